@@ -1,0 +1,1 @@
+//! Ties the words together: starts, reloads and stops them in the order of the flow.

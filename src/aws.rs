@@ -1,0 +1,1 @@
+//! What picket asks of AWS: instance metadata.

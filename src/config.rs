@@ -1,0 +1,1 @@
+//! Reads what was written; knows no defaults; errors show the line.

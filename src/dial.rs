@@ -1,0 +1,1 @@
+//! Resolve, connect, handshake: the phases that kinds share.

@@ -1,0 +1,1 @@
+//! What picket says of itself and of its probes: the instruments.

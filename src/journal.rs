@@ -1,0 +1,1 @@
+//! Outcomes on disk, kept before anything is told; and the ledger of planned runs.

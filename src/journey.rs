@@ -1,0 +1,1 @@
+//! One run: steps in order, captures, time budget, `finally`.

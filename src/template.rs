@@ -1,0 +1,374 @@
+//! Text with `${…}` in it: what is known when a file is loaded, and what only the run knows.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::failure::{ErrorType, Failure};
+use crate::outcome::Ids;
+use crate::place::ProbeName;
+use crate::secret::{Redactor, Secret, Secrets};
+
+/// What stands between `${` and `}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Variable {
+    /// `${run}`: unique to each run.
+    Run,
+    /// `${secret:NAME}`.
+    Secret(String),
+    /// `${env:NAME}`: known when the file is loaded.
+    Env(String),
+    /// `${NAME}`: region, stage and matrix keys when the file is loaded; else a capture.
+    Named(String),
+}
+
+/// A mistake in a template, with its place in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where in the text, in bytes.
+    pub at: Range<usize>,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// Text whose variables are filled in when the run renders it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Variable(Variable, Range<usize>),
+}
+
+impl Template {
+    /// Reads `${…}` and `$$`.
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut at = 0;
+        while let Some(found) = text[at..].find('$') {
+            let dollar = at + found;
+            plain.push_str(&text[at..dollar]);
+            let rest = &text[dollar + 1..];
+            if rest.starts_with('$') {
+                plain.push('$');
+                at = dollar + 2;
+                continue;
+            }
+            if !rest.starts_with('{') {
+                let message =
+                    "a lone dollar: write $$ for a dollar, or ${name} for a variable".to_owned();
+                return Err(Mistake { at: dollar..dollar + 1, message });
+            }
+            let Some(end) = rest.find('}') else {
+                let message =
+                    "`${` without its `}`: write $$ for a dollar, or ${name} for a variable"
+                        .to_owned();
+                return Err(Mistake { at: dollar..text.len(), message });
+            };
+            let range = dollar..dollar + 1 + end + 1;
+            let variable = variable(&rest[1..end])
+                .map_err(|message| Mistake { at: range.clone(), message })?;
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain)));
+            }
+            at = range.end;
+            parts.push(Part::Variable(variable, range));
+        }
+        plain.push_str(&text[at..]);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain));
+        }
+        Ok(Self { parts })
+    }
+
+    /// Text without any variable, as it is.
+    pub fn plain(text: &str) -> Self {
+        Self { parts: if text.is_empty() { Vec::new() } else { vec![Part::Text(text.to_owned())] } }
+    }
+
+    /// The variables and where they stand.
+    pub fn variables(&self) -> impl Iterator<Item = (&Variable, &Range<usize>)> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Variable(variable, range) => Some((variable, range)),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The text, if nothing in it waits for the run.
+    pub fn literal(&self) -> Option<Cow<'_, str>> {
+        match self.parts.as_slice() {
+            [] => Some(Cow::Borrowed("")),
+            [Part::Text(text)] => Some(Cow::Borrowed(text)),
+            _ => None,
+        }
+    }
+
+    /// Whether a secret stands in it.
+    pub fn has_secret(&self) -> bool {
+        self.variables().any(|(variable, _)| matches!(variable, Variable::Secret(_)))
+    }
+
+    /// Fills in what the run knows. A capture that is not there is a failure that names it.
+    pub fn render(&self, scope: &Scope) -> Result<String, Failure> {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(plain) => text.push_str(plain),
+                Part::Variable(variable, _) => text.push_str(&scope.value(variable)?),
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// Fills in what is known when the file is loaded (`givens`: region, stage, matrix keys; and `env:`) and leaves the
+/// rest as it is written, so that the answer is a template of what only the run knows: `known` names those.
+pub fn settle(
+    text: &str,
+    givens: &BTreeMap<String, String>,
+    known: &[String],
+) -> Result<String, Mistake> {
+    let template = Template::parse(text)?;
+    let mut settled = String::new();
+    for part in &template.parts {
+        match part {
+            Part::Text(plain) => settled.push_str(&plain.replace('$', "$$")),
+            Part::Variable(variable, range) => {
+                let undefined = |message| Mistake { at: range.clone(), message };
+                let value = match variable {
+                    Variable::Run => "${run}".to_owned(),
+                    Variable::Secret(name) => format!("${{secret:{name}}}"),
+                    Variable::Env(name) => {
+                        let unset =
+                            || undefined(format!("${{env:{name}}} is not set in the environment"));
+                        std::env::var(name).ok().ok_or_else(unset)?.replace('$', "$$")
+                    }
+                    Variable::Named(name) => match givens.get(name) {
+                        Some(value) => value.replace('$', "$$"),
+                        None if known.iter().any(|capture| capture == name) => {
+                            format!("${{{name}}}")
+                        }
+                        None => return Err(undefined(unknown(name, givens, known))),
+                    },
+                };
+                settled.push_str(&value);
+            }
+        }
+    }
+    Ok(settled)
+}
+
+fn unknown(name: &str, givens: &BTreeMap<String, String>, known: &[String]) -> String {
+    let names = || givens.keys().chain(known).map(String::as_str).chain(["run"]);
+    let near = names()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(3) / 3);
+    if let Some((_, near)) = near {
+        return format!("no variable `{name}`: did you mean `{near}`?");
+    }
+    let all: Vec<_> = names().collect();
+    format!("no variable `{name}`: here are {}, and env:NAME and secret:NAME", all.join(", "))
+}
+
+fn variable(inside: &str) -> Result<Variable, String> {
+    let name = |text: &str| {
+        let fits = !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+        fits.then(|| text.to_owned())
+    };
+    match inside.split_once(':') {
+        None if inside == "run" => Ok(Variable::Run),
+        None => name(inside)
+            .map(Variable::Named)
+            .ok_or_else(|| format!("{inside:?} is no variable's name")),
+        Some(("env", rest)) => {
+            name(rest).map(Variable::Env).ok_or_else(|| format!("{rest:?} is no variable's name"))
+        }
+        Some(("secret", "")) => Err("a secret needs a name: ${secret:NAME}".to_owned()),
+        Some(("secret", rest)) => Ok(Variable::Secret(rest.to_owned())),
+        Some((kind, _)) => {
+            Err(format!("no kind of variable `{kind}:`: write env:NAME or secret:NAME"))
+        }
+    }
+}
+
+impl FromStr for Template {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|mistake| mistake.message)
+    }
+}
+
+impl fmt::Display for Template {
+    /// As it is written, variables by name: fit to be shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => f.write_str(text)?,
+                Part::Variable(Variable::Run, _) => f.write_str("${run}")?,
+                Part::Variable(Variable::Secret(name), _) => write!(f, "${{secret:{name}}}")?,
+                Part::Variable(Variable::Env(name), _) => write!(f, "${{env:{name}}}")?,
+                Part::Variable(Variable::Named(name), _) => write!(f, "${{{name}}}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Template {
+    fn schema_name() -> Cow<'static, str> {
+        "Template".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "Text in which ${region}, ${stage}, ${run}, captures, matrix keys, ${env:NAME} and ${secret:NAME} are filled in; $$ is a dollar." })
+    }
+}
+
+/// What one run knows: its ids, its captures, its secrets.
+#[derive(Debug)]
+pub struct Scope {
+    /// The probe that runs.
+    pub probe: ProbeName,
+    /// The run's ids.
+    pub ids: Ids,
+    /// Whether the run's context goes to the target as sampled.
+    pub sampled: bool,
+    /// Whether failures keep evidence.
+    pub evidence: bool,
+    secrets: Arc<Secrets>,
+    captures: BTreeMap<String, String>,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    redactor: Redactor,
+    read: BTreeMap<String, Secret>,
+}
+
+impl Scope {
+    /// A scope with no captures yet.
+    pub fn new(probe: ProbeName, ids: Ids, secrets: Arc<Secrets>) -> Self {
+        Self {
+            probe,
+            ids,
+            sampled: true,
+            evidence: true,
+            secrets,
+            captures: BTreeMap::new(),
+            used: Mutex::default(),
+        }
+    }
+
+    /// Keeps a captured value; a secret one is hidden from every record from now on.
+    pub fn capture(&mut self, name: &str, value: String, secret: bool) {
+        if secret {
+            self.hide(&Secret::new(&value));
+        }
+        self.captures.insert(name.to_owned(), value);
+    }
+
+    /// Whether a capture of that name was made.
+    pub fn has(&self, name: &str) -> bool {
+        self.captures.contains_key(name)
+    }
+
+    /// Hides a value from every record of this run.
+    pub fn hide(&self, secret: &Secret) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).redactor.hide(secret);
+    }
+
+    /// The text without any secret that this run has used.
+    pub fn clean(&self, text: &str) -> String {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).redactor.clean(text)
+    }
+
+    /// What must be hidden, for work that outlives the scope.
+    pub fn redactor(&self) -> Redactor {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).redactor.clone()
+    }
+
+    fn value(&self, variable: &Variable) -> Result<Cow<'_, str>, Failure> {
+        match variable {
+            Variable::Run => Ok(Cow::Borrowed(self.ids.run.as_ref())),
+            Variable::Secret(name) => {
+                let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(secret) = used.read.get(name) {
+                    return Ok(Cow::Owned(secret.expose().to_owned()));
+                }
+                // Read for each run: a rotated secret is taken up without a reload.
+                let secret = self.secrets.read(name)?;
+                used.redactor.hide(&secret);
+                let value = secret.expose().to_owned();
+                used.read.insert(name.clone(), secret);
+                Ok(Cow::Owned(value))
+            }
+            Variable::Named(name) | Variable::Env(name) => match self.captures.get(name) {
+                Some(value) => Ok(Cow::Borrowed(value)),
+                None => Err(Failure::new(
+                    ErrorType::CaptureMissing,
+                    format!("`{name}` was not captured, so ${{{name}}} has no value"),
+                )),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn givens() -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("region".to_owned(), "eu-west-1".to_owned()),
+            ("stage".to_owned(), "prod".to_owned()),
+        ])
+    }
+
+    #[test]
+    fn load_time_names_are_filled_in_and_the_rest_waits() {
+        let settled = settle(
+            "https://a.${region}.x/${order}?r=${run}&p=$$1",
+            &givens(),
+            &["order".to_owned()],
+        )
+        .unwrap();
+        assert_eq!(settled, "https://a.eu-west-1.x/${order}?r=${run}&p=$$1");
+        assert!(Template::parse(&settled).unwrap().literal().is_none());
+    }
+
+    #[test]
+    fn an_undefined_name_says_what_is_near() {
+        let mistake = settle("x ${regoin}", &givens(), &[]).unwrap_err();
+        assert_eq!(mistake.at, 2..11);
+        assert!(mistake.message.contains("did you mean `region`?"), "{}", mistake.message);
+        assert!(settle("${env:NO_SUCH_VARIABLE_HERE}", &givens(), &[]).is_err());
+        assert!(settle("50$ ", &givens(), &[]).unwrap_err().message.contains("$$"));
+    }
+}
