@@ -127,7 +127,7 @@ impl Capture {
     /// The value that was seen, as text; a capture that finds nothing, or several values, is a failure that says so.
     pub fn find(&self, reading: &Reading) -> Result<String, Failure> {
         let _ = reading;
-        Err(Failure::new(ErrorType::CaptureMissing, self.text.clone()))
+        Err(Failure::new(ErrorType::ExpectValue, self.text.clone()))
     }
 }
 

@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn a_length_is_shown_as_people_write_it() {
         assert_eq!(show(Duration::from_secs(90)), "90s");
-        assert_eq!(show(Duration::from_secs(3600)), "1h");
+        assert_eq!(show(Duration::from_hours(1)), "1h");
         assert_eq!(show(Duration::from_micros(123_456)), "123ms");
         assert_eq!(show(Duration::from_nanos(1_234_567)), "1.23ms");
     }

@@ -8,6 +8,10 @@ use tokio::time::Instant;
 
 use crate::outcome::{Evidence, Fact, Request};
 use crate::phase::Timeline;
+use crate::template::Scope;
+
+/// The part of a body that evidence keeps, in bytes.
+pub const EVIDENCE_BODY: usize = 16 * 1024;
 
 /// What one attempt at a step saw.
 #[derive(Debug)]
@@ -43,6 +47,22 @@ impl Reading {
             requests: Vec::new(),
             evidence: Evidence::default(),
         }
+    }
+
+    /// What a failure leaves to look at: nothing that the run must hide.
+    pub fn into_evidence(mut self, scope: &Scope) -> Evidence {
+        if let Some(body) = self.body.filter(|_| self.evidence.body.is_none()) {
+            let shown = body.get(..EVIDENCE_BODY).unwrap_or(&body);
+            self.evidence.body = Some(scope.clean(&String::from_utf8_lossy(shown)));
+            let left_out = body.len() - shown.len();
+            self.evidence.body_left_out =
+                (left_out > 0).then(|| u64::try_from(left_out).unwrap_or(u64::MAX));
+        }
+        for text in [&mut self.evidence.request, &mut self.evidence.response].into_iter().flatten()
+        {
+            *text = scope.clean(text);
+        }
+        self.evidence
     }
 
     /// Notes a fact.

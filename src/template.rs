@@ -332,7 +332,7 @@ impl Scope {
             Variable::Named(name) | Variable::Env(name) => match self.captures.get(name) {
                 Some(value) => Ok(Cow::Borrowed(value)),
                 None => Err(Failure::new(
-                    ErrorType::CaptureMissing,
+                    ErrorType::ExpectValue,
                     format!("`{name}` was not captured, so ${{{name}}} has no value"),
                 )),
             },
