@@ -54,7 +54,7 @@ enum Part {
 enum Lone {
     /// A mistake: it may be a forgotten brace.
     Refused,
-    /// Itself: in expectations it is the root of a JSONPath or the end of a pattern.
+    /// Itself: in expectations it is the root of a `JSONPath` or the end of a pattern.
     Kept,
 }
 

@@ -43,7 +43,8 @@ impl Json {
             return Err("the body is not JSON: it is empty".to_owned());
         }
         let budget = MEMORY + body.len().saturating_mul(MEMORY_PER_BYTE);
-        let mut parser = Parser { text, at: 0, depth: 0, left: budget, document: Counts::default() };
+        let mut parser =
+            Parser { text, at: 0, depth: 0, left: budget, document: Counts::default() };
         let root = parser.whole().map_err(|trouble| trouble.told(text, budget))?;
         let Counts { values, depth, numbers } = parser.document;
         let root = Box::new(root);
@@ -422,7 +423,8 @@ mod tests {
         assert_eq!(reason("<html>"), "the body is not JSON: expected value at line 1 column 1");
         assert!(reason("\"\\ud800\"").starts_with("the body is not JSON"));
         assert!(Json::parse(b"\xff").unwrap_err().contains("no UTF-8 at byte 0"));
-        for body in ["[1,]", "{,}", "01", "1.", ".5", "-", "1e", "tru", "[", "\"\n\"", "1 2", "\"a"] {
+        for body in ["[1,]", "{,}", "01", "1.", ".5", "-", "1e", "tru", "[", "\"\n\"", "1 2", "\"a"]
+        {
             assert!(reason(body).starts_with("the body is not JSON: "), "{body}");
         }
     }
