@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -12,6 +13,10 @@ use crate::template::Scope;
 
 /// The part of a body that evidence keeps, in bytes.
 pub const EVIDENCE_BODY: usize = 16 * 1024;
+
+mod json;
+
+pub use json::Json;
 
 /// What one attempt at a step saw.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ pub struct Reading {
     pub requests: Vec<Request>,
     /// What a failure leaves to look at. Kinds fill it in as they go; it is dropped when the step passes.
     pub evidence: Evidence,
+    json: OnceLock<Result<Json, String>>,
 }
 
 impl Reading {
@@ -46,6 +52,7 @@ impl Reading {
             body: None,
             requests: Vec::new(),
             evidence: Evidence::default(),
+            json: OnceLock::new(),
         }
     }
 
@@ -63,6 +70,13 @@ impl Reading {
             *text = scope.clean(text);
         }
         self.evidence
+    }
+
+    /// The body as JSON, or why it cannot be looked into. It is read once, when it is first asked for: the body must
+    /// be whole by then.
+    pub fn json(&self) -> Result<&Json, &str> {
+        let body = self.body.as_deref().unwrap_or_default();
+        self.json.get_or_init(|| Json::parse(body)).as_ref().map_err(String::as_str)
     }
 
     /// Notes a fact.
