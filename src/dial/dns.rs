@@ -1,0 +1,1 @@
+//! DNS questions and answers.

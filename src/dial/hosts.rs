@@ -1,0 +1,1 @@
+//! What the system says of names: /etc/hosts and /etc/resolv.conf.

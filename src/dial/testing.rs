@@ -1,0 +1,1 @@
+//! Servers on the loopback for tests, most of which misbehave.
