@@ -1,16 +1,18 @@
 //! The way to a target that kinds share: resolve, connect, ask a proxy, shake hands.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::net::TcpStream;
 
-use crate::failure::{ErrorType, Failure};
+use crate::failure::{Blame, ErrorType, Failure};
 use crate::phase::Phase;
 use crate::reading::Reading;
 
+mod ask;
 mod certificate;
 mod connect;
 mod dns;
@@ -117,6 +119,99 @@ impl Connection {
 
 /// Makes one connection. Phases, facts and evidence go to `reading` as they happen; the caller keeps the time limit.
 pub async fn dial(dial: &Dial, reading: &mut Reading) -> Result<Connection, Failure> {
-    let _ = (dial, reading);
-    Err(Failure::new(ErrorType::ConnectRefused, Phase::Connect.as_str()))
+    let made = make(dial, reading).await;
+    if let Err(failure) = &made {
+        reading.timeline.broke(failure.error_type);
+    }
+    made
+}
+
+async fn make(dial: &Dial, reading: &mut Reading) -> Result<Connection, Failure> {
+    let mut stream = reach(dial, reading).await.map_err(|failure| dial.laid_at(failure))?;
+    let peer = note_peer(&stream, reading)?;
+    let through_proxy = dial.proxy.is_some();
+    if let (Some(proxy), Some(_)) = (&dial.proxy, &dial.tls) {
+        let (host, port) = dial.target();
+        reading.timeline.begin(Phase::Proxy);
+        proxy.tunnel(&mut stream, host, port).await?;
+        reading.timeline.end();
+    }
+    let Some(tls) = &dial.tls else {
+        let stream = Stream::Plain(Timed::new(stream));
+        return Ok(Connection { stream, peer, alpn: None, through_proxy });
+    };
+    reading.timeline.begin(Phase::Tls);
+    let stream = tls.handshake(&dial.host, stream, reading).await?;
+    reading.timeline.end();
+    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    let stream = Stream::Tls(Box::new(Timed::new(stream)));
+    Ok(Connection { stream, peer, alpn, through_proxy })
+}
+
+/// Resolves and connects to the first stop on the way.
+async fn reach(dial: &Dial, reading: &mut Reading) -> Result<TcpStream, Failure> {
+    let (host, port) = dial.first_stop();
+    let addresses = dns::resolve(host, dial.ip, &dial.resolver, &mut reading.timeline).await?;
+    dial.guard.check(&dial.host, &addresses)?;
+    let addresses: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    reading.timeline.begin(Phase::Connect);
+    let stream = connect::connect(&addresses).await?;
+    reading.timeline.end();
+    Ok(stream)
+}
+
+fn note_peer(stream: &TcpStream, reading: &mut Reading) -> Result<SocketAddr, Failure> {
+    let peer = stream.peer_addr().map_err(|error| failure_of_io(&error, Phase::Connect, 0))?;
+    reading.fact("ip", peer.ip().to_string());
+    reading.evidence.peer = Some(peer.to_string());
+    Ok(peer)
+}
+
+impl Dial {
+    /// The target's own address, or what was put in its place.
+    fn target(&self) -> (&str, u16) {
+        self.connect.as_ref().map_or((&self.host, self.port), |(host, port)| (host, *port))
+    }
+
+    /// Where the connection goes: to the proxy, when there is one.
+    fn first_stop(&self) -> (&str, u16) {
+        self.proxy.as_ref().map_or_else(|| self.target(), |proxy| (&proxy.host, proxy.port))
+    }
+
+    /// A proxy that is not reached is not the target's doing.
+    fn laid_at(&self, failure: Failure) -> Failure {
+        if self.proxy.is_some() && failure.blame == Blame::Target {
+            failure.blamed(Blame::Path)
+        } else {
+            failure
+        }
+    }
+}
+
+impl Guard {
+    fn check(self, host: &str, addresses: &[IpAddr]) -> Result<(), Failure> {
+        // Behind a proxy the host's own address is all that is known of where it leads.
+        let named = host.parse().ok();
+        let forbidden = match self {
+            Self::None => None,
+            Self::NotLinkLocal => addresses.iter().copied().chain(named).find(|ip| is_local(*ip)),
+        };
+        let Some(address) = forbidden else { return Ok(()) };
+        let place = if named == Some(address) {
+            address.to_string()
+        } else {
+            format!("{host}, which is {address}")
+        };
+        let message = format!("a redirect leads to {place}: a link-local or metadata address");
+        Err(Failure::new(ErrorType::RedirectForbidden, message))
+    }
+}
+
+/// Link-local, or where a cloud keeps the metadata of its instances.
+fn is_local(address: IpAddr) -> bool {
+    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    match address.to_canonical() {
+        IpAddr::V4(four) => four.is_link_local(),
+        IpAddr::V6(six) => six.is_unicast_link_local() || six == METADATA,
+    }
 }
