@@ -7,8 +7,10 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cookie_store::CookieStore;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
+use url::Url;
 
 use crate::failure::{ErrorType, Failure};
 use crate::outcome::Ids;
@@ -313,7 +315,7 @@ impl JsonSchema for Template {
     }
 }
 
-/// What one run knows: its ids, its captures, its secrets.
+/// What one run knows: its ids, its captures, its secrets, its cookies.
 #[derive(Debug)]
 pub struct Scope {
     /// The probe that runs.
@@ -327,6 +329,7 @@ pub struct Scope {
     secrets: Arc<Secrets>,
     captures: BTreeMap<String, String>,
     used: Mutex<Used>,
+    cookies: Mutex<CookieStore>,
 }
 
 #[derive(Debug, Default)]
@@ -346,6 +349,7 @@ impl Scope {
             secrets,
             captures: BTreeMap::new(),
             used: Mutex::default(),
+            cookies: Mutex::default(),
         }
     }
 
@@ -375,6 +379,30 @@ impl Scope {
     /// What must be hidden, for work that outlives the scope.
     pub fn redactor(&self) -> Redactor {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).redactor.clone()
+    }
+
+    /// Keeps the cookies that an answer from `url` sets, for the rest of this run.
+    pub fn keep_cookies<'a>(&self, url: &Url, fields: impl Iterator<Item = &'a str>) {
+        let mut fields = fields.peekable();
+        if fields.peek().is_none() {
+            return;
+        }
+        let mut cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        for field in fields {
+            // What is no cookie, or is for another site, is not kept: so do browsers.
+            drop(cookies.parse(field, url));
+        }
+    }
+
+    /// The cookies of this run for a request to `url`, as the header writes them.
+    pub fn cookies_for(&self, url: &Url) -> Option<String> {
+        let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs: Vec<_> = cookies
+            .get_request_values(url)
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        pairs.sort_unstable();
+        (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 
     fn value(&self, variable: &Variable) -> Result<Cow<'_, str>, Failure> {
