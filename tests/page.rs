@@ -90,9 +90,8 @@ async fn every_answer_forbids_scripts_frames_and_caching() {
 async fn only_looking_is_allowed() {
     let server = Server::start(busy()).await;
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
-        let answer =
-            server.exchange(&format!("{method} / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"));
-        let (status, head, body) = parts(&answer.await);
+        let request = format!("{method} / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+        let (status, head, body) = parts(&server.exchange(&request).await);
         assert_eq!(status, 405, "{method}");
         assert!(head.contains("allow: get, head"), "{head}");
         assert!(serde_json::from_str::<Value>(&body).unwrap()["error"].is_string());
@@ -128,7 +127,8 @@ async fn health_is_of_the_process_and_readiness_of_the_schedule() {
 #[tokio::test]
 async fn metrics_come_in_the_type_that_the_agent_says() {
     let server = Server::start(calm()).await;
-    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text\r\n\r\n";
+    let request =
+        "GET /metrics HTTP/1.1\r\nhost: x\r\naccept: application/openmetrics-text\r\n\r\n";
     let (status, head, body) = parts(&server.exchange(request).await);
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
@@ -248,7 +248,8 @@ async fn dump(address: &str) -> String {
 
 async fn draw(address: &str, size: &str, theme: &str, shot: &Path) {
     let folder = tempfile::tempdir().unwrap();
-    let (size, shot) = (format!("--window-size={size}"), format!("--screenshot={}", shot.display()));
+    let (size, shot) =
+        (format!("--window-size={size}"), format!("--screenshot={}", shot.display()));
     let mut arguments = vec![size.as_str(), shot.as_str()];
     if theme == "dark" {
         arguments.extend(["--force-dark-mode", "--blink-settings=preferredColorScheme=0"]);

@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_query_is_read_whole_or_refused_with_a_reason() {
-        let query = parse("probe=orders%20api&limit=7&failed=1&since=2026-11-23T12:00:00Z").unwrap();
+        let query =
+            parse("probe=orders%20api&limit=7&failed=1&since=2026-11-23T12:00:00Z").unwrap();
         assert_eq!(query.probe.as_deref(), Some("orders api"));
         assert_eq!((query.limit, query.failed), (7, true));
         assert_eq!(query.since, Timestamp::parse("2026-11-23T12:00:00Z"));

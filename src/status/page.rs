@@ -83,7 +83,11 @@ fn headline(board: &Snapshot) -> String {
             format!("No probe fails, {} with a warning", count(Verdict::Warn))
         }
         _ if board.probes.iter().all(|row| row.verdict == Some(Verdict::Pass)) => {
-            if all == 1 { "The probe passes".to_owned() } else { format!("All {all} probes pass") }
+            if all == 1 {
+                "The probe passes".to_owned()
+            } else {
+                format!("All {all} probes pass")
+            }
         }
         _ => "No probe fails".to_owned(),
     }
@@ -212,12 +216,9 @@ impl State {
         match self {
             Self::Waiting => "none",
             Self::Paused => "skipped",
-            Self::Fail
-            | Self::Error
-            | Self::Warn
-            | Self::Missed
-            | Self::Skipped
-            | Self::Pass => self.word(),
+            Self::Fail | Self::Error | Self::Warn | Self::Missed | Self::Skipped | Self::Pass => {
+                self.word()
+            }
         }
     }
 

@@ -13,9 +13,9 @@ use picket::outcome::{Evidence, Fact, Labels, Outcome, Verdict};
 use picket::phase::{Phase, Timed};
 use serde_json::{Value, json};
 
-pub struct Fake {
-    pub snapshot: Snapshot,
-    pub ready: Result<(), String>,
+pub(super) struct Fake {
+    pub(super) snapshot: Snapshot,
+    pub(super) ready: Result<(), String>,
 }
 
 impl Board for Fake {
@@ -34,7 +34,8 @@ impl Board for Fake {
 
     fn outcomes(&self, query: &Query) -> BoxFuture<'_, Result<Vec<Arc<Outcome>>, String>> {
         let Query { probe, limit, failed, since } = query.clone();
-        let mut found: Vec<_> = self.snapshot.probes.iter().flat_map(|row| &row.recent).cloned().collect();
+        let mut found: Vec<_> =
+            self.snapshot.probes.iter().flat_map(|row| &row.recent).cloned().collect();
         found.retain(|run| probe.as_ref().is_none_or(|name| run.probe.as_str() == name));
         found.retain(|run| !failed || matches!(run.verdict, Verdict::Fail | Verdict::Error));
         found.retain(|run| since.is_none_or(|since| run.due >= since));
@@ -49,20 +50,44 @@ impl Board for Fake {
 }
 
 /// Every verdict at once, and a target that writes markup.
-pub fn busy() -> Fake {
+pub(super) fn busy() -> Fake {
     let runs = |name: &str, pattern: &str| runs(name, &labels(&[("team", "orders")]), pattern);
     let probes = vec![
-        row("orders-api", runs("orders-api", "....................................................w.......")),
-        row("checkout", runs("checkout", "..................FF........................E.......FFFFFFFF")),
-        row("legacy-soap-gateway-with-a-name-that-goes-on", runs("legacy-soap-gateway-with-a-name-that-goes-on", "...........................................................R")),
-        row("search", runs("search", ".......F.................................s...m..............")),
-        row("queue-depth", runs("queue-depth", "..........................................................EE")),
-        row("certificate", runs("certificate", "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww")),
+        row(
+            "orders-api",
+            runs("orders-api", "....................................................w......."),
+        ),
+        row(
+            "checkout",
+            runs("checkout", "..................FF........................E.......FFFFFFFF"),
+        ),
+        row(
+            "legacy-soap-gateway-with-a-name-that-goes-on",
+            runs(
+                "legacy-soap-gateway-with-a-name-that-goes-on",
+                "...........................................................R",
+            ),
+        ),
+        row(
+            "search",
+            runs("search", ".......F.................................s...m.............."),
+        ),
+        row(
+            "queue-depth",
+            runs("queue-depth", "..........................................................EE"),
+        ),
+        row(
+            "certificate",
+            runs("certificate", "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww"),
+        ),
         Row { paused: true, ..row("billing", runs("billing", "......ssssssss")) },
         row("new-probe", Vec::new()),
     ];
     let mut fake = fake(probes);
-    fake.snapshot.warnings = vec!["config reload refused: probes/orders.toml:12: unknown key `expct`; the old plan goes on".to_owned()];
+    fake.snapshot.warnings = vec![
+        "config reload refused: probes/orders.toml:12: unknown key `expct`; the old plan goes on"
+            .to_owned(),
+    ];
     fake.snapshot.left_out = vec![("orders-beta".into(), "only runs in stage beta".to_owned())];
     fake.snapshot.exporters = vec![
         Route { name: "otlp.traces".into(), depth: 0, oldest_age: None, failing: None },
@@ -77,12 +102,12 @@ pub fn busy() -> Fake {
 }
 
 /// One probe that passes.
-pub fn calm() -> Fake {
+pub(super) fn calm() -> Fake {
     fake(vec![row("orders-api", runs("orders-api", &labels(&[]), "....................."))])
 }
 
 /// So many probes, some of which fail with much to look at.
-pub fn crowd(count: usize) -> Fake {
+pub(super) fn crowd(count: usize) -> Fake {
     let probe = |number: usize| {
         let name = format!("service-{number}");
         let pattern = if number.is_multiple_of(7) { ".F".repeat(30) } else { ".".repeat(60) };
@@ -150,15 +175,23 @@ fn runs(name: &str, labels: &Labels, pattern: &str) -> Vec<Arc<Outcome>> {
 fn outcome(name: &str, labels: &Labels, started: Timestamp, how: char, at: u64) -> Outcome {
     let (verdict, failure) = ending(how);
     let millis = 30 + at * 37 % 50 + if at.is_multiple_of(17) { 110 } else { 0 };
-    let took = if matches!(how, 's' | 'm') { Duration::ZERO } else { Duration::from_millis(millis) };
-    let phases = [(Phase::Dns, 0, 4), (Phase::Connect, 4, 3), (Phase::Tls, 7, 12), (Phase::Send, 19, 1), (Phase::Wait, 20, millis - 24), (Phase::Receive, millis - 4, 4)]
-        .map(|(phase, start, took)| Timed {
-            phase,
-            start: Duration::from_millis(start),
-            took: Duration::from_millis(took),
-            hop: 0,
-            error: None,
-        });
+    let took =
+        if matches!(how, 's' | 'm') { Duration::ZERO } else { Duration::from_millis(millis) };
+    let phases = [
+        (Phase::Dns, 0, 4),
+        (Phase::Connect, 4, 3),
+        (Phase::Tls, 7, 12),
+        (Phase::Send, 19, 1),
+        (Phase::Wait, 20, millis - 24),
+        (Phase::Receive, millis - 4, 4),
+    ]
+    .map(|(phase, start, took)| Timed {
+        phase,
+        start: Duration::from_millis(start),
+        took: Duration::from_millis(took),
+        hop: 0,
+        error: None,
+    });
     let broken = matches!(how, 'F' | 'R' | 'E');
     Outcome {
         probe: name.into(),
@@ -189,10 +222,34 @@ fn outcome(name: &str, labels: &Labels, started: Timestamp, how: char, at: u64) 
 fn ending(how: char) -> (Verdict, Option<(ErrorType, Blame, &'static str)>) {
     match how {
         '.' => (Verdict::Pass, None),
-        'w' => (Verdict::Warn, Some((ErrorType::ExpectCert, Blame::Target, "cert.expires_in > 14d  (was 9d 4h): a warning"))),
-        'F' => (Verdict::Fail, Some((ErrorType::ExpectStatus, Blame::Target, "status in 200..299  (was 503)"))),
-        'R' => (Verdict::Fail, Some((ErrorType::ConnectRefused, Blame::Target, "10.0.3.17:443 refused the connection"))),
-        'E' => (Verdict::Error, Some((ErrorType::AgentNoCredentials, Blame::Agent, "secret:orders/token could not be had: no credential of that name"))),
+        'w' => (
+            Verdict::Warn,
+            Some((
+                ErrorType::ExpectCert,
+                Blame::Target,
+                "cert.expires_in > 14d  (was 9d 4h): a warning",
+            )),
+        ),
+        'F' => (
+            Verdict::Fail,
+            Some((ErrorType::ExpectStatus, Blame::Target, "status in 200..299  (was 503)")),
+        ),
+        'R' => (
+            Verdict::Fail,
+            Some((
+                ErrorType::ConnectRefused,
+                Blame::Target,
+                "10.0.3.17:443 refused the connection",
+            )),
+        ),
+        'E' => (
+            Verdict::Error,
+            Some((
+                ErrorType::AgentNoCredentials,
+                Blame::Agent,
+                "secret:orders/token could not be had: no credential of that name",
+            )),
+        ),
         's' => (Verdict::Skipped, None),
         _ => (Verdict::Missed, None),
     }

@@ -26,16 +26,8 @@ pub(super) fn write_evidence(
         );
     }
     *room -= size;
-    let Evidence {
-        request,
-        response,
-        body,
-        body_left_out,
-        expectation,
-        peer,
-        certificate,
-        more,
-    } = evidence.as_ref();
+    let Evidence { request, response, body, body_left_out, expectation, peer, certificate, more } =
+        evidence.as_ref();
     html.write_str("<dl class=\"facts\">")?;
     for (name, value) in [("expectation", expectation), ("peer", peer)] {
         if let Some(value) = value {

@@ -45,7 +45,11 @@ impl fmt::Display for Short<'_> {
             None => Escaped(self.0).fmt(f),
             Some((end, _)) => {
                 let left = self.0.get(end..).unwrap_or_default().chars().count();
-                write!(f, "{}… ({left} more characters)", Escaped(self.0.get(..end).unwrap_or_default()))
+                write!(
+                    f,
+                    "{}… ({left} more characters)",
+                    Escaped(self.0.get(..end).unwrap_or_default())
+                )
             }
         }
     }
