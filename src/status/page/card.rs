@@ -11,7 +11,7 @@ use super::{Room, State};
 use crate::board::Row;
 use crate::clock::Timestamp;
 use crate::outcome::{Outcome, Verdict};
-use crate::period::show;
+use crate::period::{brief, show};
 use crate::phase::Timed;
 
 /// A name for each card that an address can point at: the same after each refresh, and none twice.
@@ -104,7 +104,7 @@ fn write_runs(html: &mut String, row: &Row, most: usize) -> fmt::Result {
             run.verdict,
             bar(run, x, longest),
             run.started.to_string().get(11..19).unwrap_or_default(),
-            show(rounded(run.took)),
+            brief(run.took),
             run.error_type.map(|kind| format!(" {kind}")).unwrap_or_default(),
         )?;
     }
@@ -153,19 +153,12 @@ fn write_numbers(html: &mut String, row: &Row) -> fmt::Result {
     for (name, length) in [("last", last), ("p50", row.p50), ("p90", row.p90), ("p99", row.p99)] {
         match length {
             Some(length) => {
-                write!(html, "<div><dt>{name}</dt><dd>{}</dd></div>", show(rounded(length)))?;
+                write!(html, "<div><dt>{name}</dt><dd>{}</dd></div>", brief(length))?;
             }
             None => write!(html, "<div><dt>{name}</dt><dd>–</dd></div>")?,
         }
     }
     html.write_str("</dl>\n")
-}
-
-/// To a thousandth of itself or a microsecond: nobody reads further.
-fn rounded(length: Duration) -> Duration {
-    let nanos = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
-    let grain = if nanos >= 100_000_000 { 1_000_000 } else { 1_000 };
-    Duration::from_nanos(nanos / grain * grain)
 }
 
 /// Why it does not pass now; else why it last failed.
@@ -241,7 +234,7 @@ fn write_phases(html: &mut String, run: &Outcome, now: Timestamp) -> fmt::Result
         html,
         "<h4>Phases of the run of {}, {} in all</h4>\n<ol class=\"phases\">",
         moment(run.started, now),
-        show(rounded(run.took)),
+        brief(run.took),
     )?;
     for phase in run.phases.iter().take(60) {
         write_phase(html, phase, run.took)?;
@@ -261,7 +254,7 @@ fn write_phase(html: &mut String, timed: &Timed, whole: Duration) -> fmt::Result
     write!(
         html,
         "</span><svg viewBox=\"0 0 1000 12\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"track\" width=\"1000\" height=\"12\"/><rect class=\"{class}\" x=\"{start}\" width=\"{width}\" height=\"12\"/></svg><span>{}",
-        show(rounded(timed.took)),
+        brief(timed.took),
     )?;
     if let Some(error) = timed.error {
         write!(html, " <span class=\"fail\">cut off: {error}</span>")?;
