@@ -47,7 +47,12 @@ fn every_kind_says_what_it_is_and_what_can_be_expected_of_it() {
         }
         let mut seen = BTreeSet::new();
         for subject in kind.subjects {
-            assert!(!subject.about.is_empty(), "{} of {} is not described", subject.name, kind.name);
+            assert!(
+                !subject.about.is_empty(),
+                "{} of {} is not described",
+                subject.name,
+                kind.name
+            );
             let written = (subject.name, format!("{:?}", subject.shape));
             assert!(seen.insert(written), "{} of {} is there twice", subject.name, kind.name);
         }
