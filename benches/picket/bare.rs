@@ -52,9 +52,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let runs = Arc::new(AtomicU32::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        for _ in 0..in_flight.parse::<usize>()? {
+        let in_flight: u32 = in_flight.parse()?;
+        let hold = Duration::from_millis(hold.parse()?);
+        for index in 0..in_flight {
             let (path, tls, runs) = (Arc::clone(&path), tls.clone(), Arc::clone(&runs));
             tokio::spawn(async move {
+                // Spread as an agent's probes are: a herd would be cheaper.
+                tokio::time::sleep(hold * index / in_flight).await;
                 while probe(address, &path, tls.as_ref()).await.is_ok() {
                     runs.fetch_add(1, Ordering::Relaxed);
                 }

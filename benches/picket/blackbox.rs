@@ -57,10 +57,12 @@ impl Blackbox {
     pub(crate) async fn cost(&self, load: &Load) -> Result<Duration, Box<dyn Error>> {
         let runs = Arc::new(AtomicU32::new(0));
         let mut drivers = JoinSet::new();
-        for _ in 0..load.in_flight {
+        for index in 0..load.in_flight {
             let mut exporter = self.connect().await?;
             let (runs, url) = (Arc::clone(&runs), load.url());
+            let after = load.hold * index / load.in_flight;
             drivers.spawn(async move {
+                tokio::time::sleep(after).await;
                 while probe(&mut exporter, &url).await.is_some_and(|said| said.success) {
                     runs.fetch_add(1, Ordering::Relaxed);
                 }
