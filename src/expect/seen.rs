@@ -125,10 +125,13 @@ impl<'r> Seen<'r> {
                 Some(nanos) => length(nanos, beside),
                 None => self.plain(clean),
             },
-            (Self::Integer(bytes), Type::Size) => match u64::try_from(*bytes) {
-                Ok(bytes) => Size::new(bytes).to_string(),
-                Err(_) => bytes.to_string(),
-            },
+            // Written with a unit when the expectation is.
+            (Self::Integer(bytes), Type::Size) if beside.contains('B') => {
+                match u64::try_from(*bytes) {
+                    Ok(bytes) => Size::new(bytes).to_string(),
+                    Err(_) => bytes.to_string(),
+                }
+            }
             _ => self.plain(clean),
         };
         // Cleaned before it is cut: the first half of a secret is one too.

@@ -198,6 +198,7 @@ fn a_broken_one_is_quoted_with_what_was_seen() {
         "latency < 1.23s",
         "phase.dns < 1ms",
         "size < 1KiB",
+        "size < 1000",
         "http.version == 2",
         "cert.expires_in > 14d",
         "cert.names contains 'example.org'",
@@ -224,6 +225,7 @@ fn a_broken_one_is_quoted_with_what_was_seen() {
     latency < 1.23s  (was 1.234567s)
     phase.dns < 1ms  (was 1.20ms)
     size < 1KiB  (was 2KiB)
+    size < 1000  (was 2048)
     http.version == 2  (was 1.1)
     cert.expires_in > 14d  (was -1d)
     cert.names contains 'example.org'  (was ["example.com","*.example.com"])
@@ -346,7 +348,6 @@ fn a_jsonpath_has_bounded_work() {
 fn an_unknown_subject_says_which_is_near() {
     assert_snapshot!(refuseds(&[
         "",
-        "   ",
         "latancy < 1s",
         "Status == 200",
         "headers[\"x\"] exists",
@@ -367,8 +368,6 @@ fn an_unknown_subject_says_which_is_near() {
     ]), @r#"
 
     ^ nothing is expected: write a subject, an operator and a value, such as `status == 200`
-       
-    ^^^ nothing is expected: write a subject, an operator and a value, such as `status == 200`
     latancy < 1s
     ^^^^^^^ no subject `latancy` here: did you mean `latency`?
     Status == 200
@@ -465,7 +464,7 @@ fn an_unknown_operator_says_what_is_meant() {
 }
 
 #[test]
-fn a_value_of_another_type_says_what_to_write() {
+fn what_is_no_number_says_what_to_write() {
     assert_snapshot!(refuseds(&[
         "latency < potato",
         "latency < 800",
@@ -483,27 +482,6 @@ fn a_value_of_another_type_says_what_to_write() {
         "status contains 2",
         "size < 10s",
         "size < 16XB",
-        "body < 'x'",
-        "body == 5",
-        "body == ok",
-        "body contains ok",
-        "body in 1..2",
-        "body in 'a'",
-        "http.version == two",
-        "http.version matches '1'",
-        "authoritative == yes",
-        "authoritative == True",
-        "authoritative > false",
-        "authoritative == 1",
-        "cert.names < 'x'",
-        "json.a == ok",
-        "json.a == None",
-        "json.a == NULL",
-        "json.a < 'x'",
-        "json.a < '5'",
-        "json.a < 800ms",
-        "json.a < true",
-        "json.a starts_with 5",
     ]), @r"
     latency < potato
               ^^^^^^ `potato` is no length of time: write a number and a unit (ms, s, m, h, d, w), such as 800ms
@@ -537,6 +515,34 @@ fn a_value_of_another_type_says_what_to_write() {
            ^^^ `10s` is no size: write a number of bytes, or a number and a unit (B, KiB, MiB, GiB, kB, MB, GB), such as 16KiB
     size < 16XB
            ^^^^ `16XB` is no size: write a number of bytes, or a number and a unit (B, KiB, MiB, GiB, kB, MB, GB), such as 16KiB
+    ");
+}
+
+#[test]
+fn a_value_of_another_type_says_what_to_write() {
+    assert_snapshot!(refuseds(&[
+        "body < 'x'",
+        "body == 5",
+        "body == ok",
+        "body contains ok",
+        "body in 1..2",
+        "body in 'a'",
+        "http.version == two",
+        "http.version matches '1'",
+        "authoritative == yes",
+        "authoritative == True",
+        "authoritative > false",
+        "authoritative == 1",
+        "cert.names < 'x'",
+        "json.a == ok",
+        "json.a == None",
+        "json.a == NULL",
+        "json.a < 'x'",
+        "json.a < '5'",
+        "json.a < 800ms",
+        "json.a < true",
+        "json.a starts_with 5",
+    ]), @r"
     body < 'x'
          ^ `<` does not fit `body`, which is text: write ==, !=, in, contains, matches, starts_with, ends_with or exists
     body == 5
