@@ -330,7 +330,7 @@ fn no_secret_is_quoted_not_even_half_of_one() {
     scope.capture("token", secret.to_owned(), true);
     let body = serde_json::json!({"t": secret, "long": format!("{}{secret}", "x".repeat(112))});
     let body = body.to_string();
-    for text in ["json.t == 'x'", "json.long == 'x'", "json == 1"] {
+    for text in ["json.t == 'x'", "json.long == 'x'", "json == 1", "body == 'x'"] {
         let failure = judge_with(text, &reading(&body), &scope).unwrap();
         assert!(!failure.message.contains("hunter2"), "{}", failure.message);
     }
@@ -788,6 +788,15 @@ proptest! {
             for text in ["json.a == 1", "json[\"$..a\"] not in [1, 'x']", "body matches 'a+b'", "json > 5"] {
                 judge_with(text, &reading, &scope());
             }
+        }
+    }
+
+    #[test]
+    fn a_jsonpath_never_panics(
+        path in "(\\.\\.|\\.[a-z*]|\\[(-?[0-9]{0,17}:-?[0-9]{0,17}:-?[0-9]{0,17}|-?[0-9]{1,17}|\\*|'[a-z]{1,6}'|\\?@\\.p [<>=]{1,2} (1|-1e9|@.p|length\\(@\\)|count\\(@..p\\)))\\]){1,5}",
+    ) {
+        if let Ok(expectation) = Expectation::compile(&format!("json[\"${path}\"] == 1"), SUBJECTS) {
+            expectation.judge(&reading(BODY), &scope());
         }
     }
 
