@@ -129,7 +129,8 @@ pub async fn dial(dial: &Dial, reading: &mut Reading) -> Result<Connection, Fail
 async fn make(dial: &Dial, reading: &mut Reading) -> Result<Connection, Failure> {
     let mut stream = reach(dial, reading).await.map_err(|failure| dial.laid_at(failure))?;
     let peer = note_peer(&stream, reading)?;
-    let through_proxy = dial.proxy.is_some();
+    // Inside a tunnel the target speaks for itself.
+    let through_proxy = dial.proxy.is_some() && dial.tls.is_none();
     if let (Some(proxy), Some(_)) = (&dial.proxy, &dial.tls) {
         let (host, port) = dial.target();
         reading.timeline.begin(Phase::Proxy);

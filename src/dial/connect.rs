@@ -16,6 +16,15 @@ use crate::failure::{ErrorType, Failure};
 const STAGGER: Duration = Duration::from_millis(250);
 /// How many addresses are tried at most.
 const MAX_ATTEMPTS: usize = 16;
+/// Of several addresses' failures one is told: a host that answered says more than one that is not there.
+const MOST_TELLING_FIRST: &[ErrorType] = &[
+    ErrorType::AgentNoFiles,
+    ErrorType::ConnectRefused,
+    ErrorType::ConnectReset,
+    ErrorType::ConnectTimeout,
+    ErrorType::AgentOverloaded,
+    ErrorType::ConnectUnreachable,
+];
 
 /// Connects to one of the addresses; the losers are closed.
 pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
@@ -83,24 +92,21 @@ fn refused(address: SocketAddr, error: &io::Error) -> Failure {
     Failure::new(error_type, message)
 }
 
-/// The failure that says most: that of a host that answered before that of one that is not there.
 fn most_telling(failures: Vec<Failure>) -> Failure {
     let count = failures.len();
-    let weight = |failure: &Failure| match failure.error_type {
-        ErrorType::AgentNoFiles => 0,
-        ErrorType::ConnectRefused => 1,
-        ErrorType::ConnectReset => 2,
-        ErrorType::ConnectTimeout => 3,
-        ErrorType::AgentOverloaded => 4,
-        _ => 5,
+    let weight = |failure: &Failure| {
+        MOST_TELLING_FIRST.iter().position(|error_type| *error_type == failure.error_type)
     };
-    let Some(mut failure) = failures.into_iter().min_by_key(weight) else {
+    let Some(failure) =
+        failures.into_iter().min_by_key(|failure| weight(failure).unwrap_or(usize::MAX))
+    else {
         return Failure::new(ErrorType::DnsNoRecords, "there is no address to connect to");
     };
-    if count > 1 {
-        failure.message.push_str(&format!("; none of {count} addresses took the connection"));
+    if count == 1 {
+        return failure;
     }
-    failure
+    let message = format!("{}; none of {count} addresses took the connection", failure.message);
+    Failure { message, ..failure }
 }
 
 #[cfg(test)]

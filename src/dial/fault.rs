@@ -45,6 +45,7 @@ pub(super) fn tls_error(error: &io::Error) -> Option<&Error> {
 }
 
 /// What a TLS error is called.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
 pub(super) fn tls_type(error: &Error) -> ErrorType {
     match error {
         Error::InvalidCertificate(reason) => certificate_type(reason),
@@ -55,6 +56,7 @@ pub(super) fn tls_type(error: &Error) -> ErrorType {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
 fn certificate_type(reason: &CertificateError) -> ErrorType {
     match reason {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

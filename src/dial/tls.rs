@@ -17,9 +17,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::certificate::{Certificate, weakness};
+use super::certificate::{Certificate, day, weakness};
 use super::fault::{failure_of_io, tls_error, tls_type};
 use super::verify::{self, Trust, Witness};
+use crate::clock::Timestamp;
 use crate::failure::{ErrorType, Failure};
 use crate::phase::Phase;
 use crate::reading::Reading;
@@ -288,11 +289,15 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn failure(&self, error: &io::Error) -> Failure {
         let Some(tls) = tls_error(error) else { return self.broken(error) };
-        let error_type = match tls_type(tls) {
-            ErrorType::TlsUntrusted | ErrorType::TlsWeak => return self.distrusted(tls),
-            other => other,
+        let error_type = tls_type(tls);
+        if matches!(error_type, ErrorType::TlsUntrusted | ErrorType::TlsWeak) {
+            return self.distrusted(tls);
+        }
+        let message = match (tls, &self.leaf) {
+            (Error::InvalidCertificate(reason), Some(leaf)) => self.refusal(reason, leaf),
+            _ => format!("{}: {}", self.wanted, reason(tls)),
         };
-        Failure::new(error_type, self.message(error_type, tls))
+        Failure::new(error_type, message)
     }
 
     fn broken(&self, error: &io::Error) -> Failure {
@@ -325,26 +330,27 @@ impl Shown<'_> {
         }
     }
 
-    fn message(&self, error_type: ErrorType, tls: &Error) -> String {
-        let described = self.described();
-        match (error_type, &self.leaf) {
-            (ErrorType::TlsExpired, Some(leaf)) => {
-                // Another one of the chain may be the one that has expired.
-                format!(
-                    "{described} or its chain has expired: its own last day is {}",
-                    leaf.last_day()
-                )
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
+    fn refusal(&self, reason: &CertificateError, leaf: &Certificate) -> String {
+        let described = leaf.described();
+        match reason {
+            CertificateError::ExpiredContext { not_after, .. }
+                if not_after.as_secs() != leaf.not_after() =>
+            {
+                let last = day(Timestamp::from_secs(not_after.as_secs()));
+                format!("{described} leans on one of its chain that expired on {last}")
             }
-            (ErrorType::TlsNotYetValid, Some(leaf)) => {
-                format!("{described} is not valid yet: its first day is {}", leaf.first_day())
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                let last = day(Timestamp::from_secs(leaf.not_after()));
+                format!("{described} expired on {last}")
             }
-            (ErrorType::TlsHostname, Some(leaf)) => {
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                format!("{described} is not valid before {}", leaf.first_day())
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("{described} is for {}, not for {}", leaf.names_shown(), self.wanted)
             }
-            (ErrorType::TlsRevoked, _) => {
-                format!("{}: a certificate was revoked: {tls}", self.wanted)
-            }
-            _ => format!("{}: {}", self.wanted, reason(tls)),
+            other => format!("{described}: {other}"),
         }
     }
 
@@ -357,6 +363,7 @@ impl Shown<'_> {
 }
 
 /// A TLS error in plain words, where the library's own are not plain.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
 fn reason(error: &Error) -> String {
     match error {
         Error::InvalidMessage(_) => format!("what came is not TLS ({error})"),
