@@ -216,3 +216,60 @@ fn is_local(address: IpAddr) -> bool {
         IpAddr::V6(six) => six.is_unicast_link_local() || six == METADATA,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dial::testing::{closed_port, reading, serve_bytes};
+
+    #[tokio::test]
+    async fn a_closed_port_fails_in_connect() {
+        let address = closed_port();
+        let host = address.ip().to_string();
+        let dialled = Dial { host, port: address.port(), ..Dial::default() };
+        let mut reading = reading();
+        let failure = dial(&dialled, &mut reading).await.unwrap_err();
+        assert_eq!(failure.error_type, ErrorType::ConnectRefused);
+        let [timed] = reading.timeline.past() else { panic!("one phase") };
+        assert_eq!(timed.phase, Phase::Connect);
+        assert_eq!(timed.error, Some(ErrorType::ConnectRefused));
+    }
+
+    #[tokio::test]
+    async fn localhost_is_reached_by_whichever_family_listens() {
+        let server = serve_bytes(b"").await;
+        let mut dialled =
+            Dial { host: "localhost".to_owned(), port: server.address.port(), ..Dial::default() };
+        let mut reading = reading();
+        assert_eq!(dial(&dialled, &mut reading).await.unwrap().peer, server.address);
+        assert_eq!(reading.evidence.peer, Some(server.address.to_string()));
+        dialled.ip = Family::V6;
+        assert!(dial(&dialled, &mut reading).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_redirect_does_not_reach_link_local_and_metadata_addresses() {
+        for host in ["169.254.169.254", "fe80::1", "fd00:ec2::254", "::ffff:169.254.1.1"] {
+            let dialled = Dial {
+                host: host.to_owned(),
+                port: 80,
+                guard: Guard::NotLinkLocal,
+                ..Dial::default()
+            };
+            let failure = dial(&dialled, &mut reading()).await.unwrap_err();
+            assert_eq!(failure.error_type, ErrorType::RedirectForbidden, "{host}");
+        }
+        assert_eq!(Guard::NotLinkLocal.check("x", &["10.0.0.1".parse().unwrap()]), Ok(()));
+        assert_eq!(Guard::None.check("x", &["169.254.1.1".parse().unwrap()]), Ok(()));
+    }
+
+    #[test]
+    fn a_family_is_written_any_4_or_6() {
+        #[derive(Deserialize)]
+        struct Table {
+            ip: Vec<Family>,
+        }
+        let table: Table = toml::from_str("ip = ['any', '4', '6']").unwrap();
+        assert_eq!(table.ip, [Family::Any, Family::V4, Family::V6]);
+    }
+}
