@@ -94,6 +94,11 @@ impl Certificate {
         format!("the certificate of {subject} (issued by {})", self.issuer)
     }
 
+    /// Whether it was issued by itself.
+    pub(super) fn self_signed(&self) -> bool {
+        self.subject == self.issuer
+    }
+
     /// The last second in which it is valid, since 1970.
     pub(super) fn not_after(&self) -> u64 {
         self.not_after.secs()

@@ -26,8 +26,11 @@ const MOST_TELLING_FIRST: &[ErrorType] = &[
     ErrorType::ConnectUnreachable,
 ];
 
+/// A connection, and the address that took it: a peer that is gone again cannot be asked for it any more.
+type Connected = (TcpStream, SocketAddr);
+
 /// Connects to one of the addresses; the losers are closed.
-pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
+pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<Connected, Failure> {
     let mut waiting = in_turn(addresses).into_iter().take(MAX_ATTEMPTS);
     let mut attempts = FuturesUnordered::new();
     let mut failures = Vec::new();
@@ -43,7 +46,7 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failu
             timeout(STAGGER, attempts.next()).await.ok().flatten()
         };
         match done {
-            Some(Ok(stream)) => return Ok(stream),
+            Some(Ok(connected)) => return Ok(connected),
             Some(Err(failure)) => failures.push(failure),
             None => {}
         }
@@ -63,11 +66,11 @@ fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-async fn attempt(address: SocketAddr) -> Result<TcpStream, Failure> {
+async fn attempt(address: SocketAddr) -> Result<Connected, Failure> {
     let stream = TcpStream::connect(address).await.map_err(|error| refused(address, &error))?;
     // Requests are written whole: waiting for more to send would only bend what is measured.
     stream.set_nodelay(true).map_err(|error| refused(address, &error))?;
-    Ok(stream)
+    Ok((stream, address))
 }
 
 fn refused(address: SocketAddr, error: &io::Error) -> Failure {
@@ -129,8 +132,8 @@ mod tests {
     async fn an_address_that_refuses_does_not_stand_in_the_way_of_the_next() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = [closed_port(), listener.local_addr().unwrap()];
-        let stream = connect(&addresses).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+        let (_, peer) = connect(&addresses).await.unwrap();
+        assert_eq!(peer, addresses[1]);
     }
 
     #[tokio::test]

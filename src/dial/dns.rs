@@ -20,6 +20,8 @@ const SHARE: Duration = Duration::from_secs(2);
 const LAST_SHARE: Duration = Duration::from_secs(5);
 /// How long the other family's answer is waited for when one has addresses (RFC 8305).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+/// How long the other family's answer is waited for when one is an error: some servers answer for one family alone.
+const SECOND_OPINION: Duration = Duration::from_secs(1);
 /// Bounds on what an answer may make us do.
 const MAX_ALIASES: usize = 16;
 const MAX_ADDRESSES: usize = 16;
@@ -143,12 +145,12 @@ async fn ask_families(
     let [six, four] = both.map(|kind| ask_addresses(server, name, kind));
     let (six, four) = (pin!(six), pin!(four));
     let (first, rest) = select(six, four).await.factor_first();
-    let settled = match &first {
-        Ok(_) => true,
-        Err(failure) => failure.error_type == ErrorType::DnsNxdomain,
+    let second = match &first {
+        Ok(_) => timeout(RESOLUTION_DELAY, rest).await.ok(),
+        // That one family has no address says nothing of the other.
+        Err(failure) if failure.error_type == ErrorType::DnsNoRecords => Some(rest.await),
+        Err(_) => timeout(SECOND_OPINION, rest).await.ok(),
     };
-    let second =
-        if settled { timeout(RESOLUTION_DELAY, rest).await.ok() } else { Some(rest.await) };
     match second {
         Some(second) => both_families(first, second),
         None => first,
@@ -266,10 +268,9 @@ mod tests {
 
     const HOST: &str = "orders.test";
 
-    async fn answering(
-        code: ResponseCode,
-        records: &'static [(&'static str, fn() -> RData)],
-    ) -> Served {
+    type Row = (&'static str, fn() -> RData);
+
+    async fn answering(code: ResponseCode, records: &'static [Row]) -> Served {
         serve_dns(move |question, _| {
             let records: Vec<_> = records.iter().map(|(name, data)| (*name, data())).collect();
             dns_answer(question, code, &records).to_vec().ok()

@@ -321,13 +321,13 @@ impl Shown<'_> {
             )
         );
         let weak = self.chain.iter().filter(|_| judged).find_map(|der| weakness(der));
-        match weak {
-            Some(weak) => Failure::new(ErrorType::TlsWeak, weak),
-            None => Failure::new(
-                ErrorType::TlsUntrusted,
-                format!("{} is not to be trusted: {}", self.described(), reason(tls)),
-            ),
+        if let Some(weak) = weak {
+            return Failure::new(ErrorType::TlsWeak, weak);
         }
+        let self_signed = self.leaf.as_ref().is_some_and(|leaf| leaf.self_signed());
+        let why = if self_signed { "it is self-signed".to_owned() } else { reason(tls) };
+        let message = format!("{} is not to be trusted: {why}", self.described());
+        Failure::new(ErrorType::TlsUntrusted, message)
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
