@@ -82,9 +82,7 @@ async fn play(mut stream: TcpStream, script: Vec<Act>, heard: Arc<Mutex<Vec<Stri
                 }
                 Err(error) => Err(error),
             },
-            Act::HearBytes(bytes) => {
-                stream.read_exact(&mut vec![0; bytes]).await.map(|_| ())
-            }
+            Act::HearBytes(bytes) => stream.read_exact(&mut vec![0; bytes]).await.map(|_| ()),
             Act::Say(bytes) => stream.write_all(&bytes).await,
             Act::Trickle(bytes) => trickle(&mut stream, bytes).await,
             Act::Endless(bytes) => loop {
