@@ -1,1 +1,4 @@
 //! Arguments in, exit code out.
+
+pub mod history;
+pub mod report;
