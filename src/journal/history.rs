@@ -331,17 +331,18 @@ fn inode(path: &Path) -> Option<u64> {
 
 /// The outcome of a row with `due, started, crc, body` from a column on; none if it cannot be read.
 fn outcome(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Option<Outcome>> {
-    let (due, started): (i64, Option<i64>) = (row.get(from)?, row.get(from + 1)?);
+    let (due, started): (i64, i64) = (row.get(from)?, row.get(from + 1)?);
     let sum: i64 = row.get(from + 2)?;
     let body = row.get_ref(from + 3)?.as_bytes_or_null()?.unwrap_or_default();
-    let read = if crc(body) == sum { serde_json::from_slice(body).ok() } else { None };
+    let read =
+        if crc(due, started, body) == sum { serde_json::from_slice(body).ok() } else { None };
     let Some(mut outcome): Option<Outcome> = read else {
         warn!("a record of the journal cannot be read: it is left out");
         return Ok(None);
     };
     // The body has milliseconds; the row has all there was.
     outcome.due = Timestamp::from_nanos(unsigned(due));
-    outcome.started = Timestamp::from_nanos(unsigned(started.unwrap_or(due)));
+    outcome.started = Timestamp::from_nanos(unsigned(started));
     Ok(Some(outcome))
 }
 
@@ -351,7 +352,8 @@ fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Record>> {
         return Ok(outcome(row, 2)?.map(|outcome| Record::Outcome(Arc::new(outcome))));
     }
     let body = row.get_ref(5)?.as_bytes_or_null()?.unwrap_or_default();
-    let whole = crc(body) == row.get::<_, i64>(4)?;
+    let at = row.get(2)?;
+    let whole = crc(at, at, body) == row.get::<_, i64>(4)?;
     Ok(whole.then(|| Record::Metrics(Bytes::copy_from_slice(body))))
 }
 

@@ -66,6 +66,12 @@ pub(super) struct Row {
     pub(super) body: Vec<u8>,
 }
 
+impl Row {
+    fn is_whole(&self) -> bool {
+        crc(self.due, self.started.unwrap_or(self.due), &self.body) == self.crc
+    }
+}
+
 /// Sets the file of a state folder aside and begins another with what can be read of it.
 pub(super) fn recover(
     folder: &Path,
@@ -215,7 +221,7 @@ fn take_stretch(
         }
         last = seq;
         match read_row(row) {
-            Ok(record) if crc(&record.body) == record.crc => {
+            Ok(record) if record.is_whole() => {
                 store.take_over(&record)?;
                 recovered.kept += 1;
             }

@@ -389,7 +389,7 @@ fn keep(
         outcome.verdict.as_str(),
         outcome.error_type.map(ErrorType::as_str),
         &*outcome.run,
-        crc(&body),
+        crc(signed(outcome.due.nanos()), signed(outcome.started.nanos()), &body),
         body
     ])?;
     if inserted == 0 {
@@ -410,12 +410,12 @@ fn keep_metrics(
     encoded: &Bytes,
     at: Timestamp,
 ) -> rusqlite::Result<()> {
-    let seq = written.last_seq + 1;
+    let (seq, at) = (written.last_seq + 1, signed(at.nanos()));
     transaction
         .prepare_cached(
             "INSERT INTO record (seq, kind, due, crc, body) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![signed(seq), METRICS, signed(at.nanos()), crc(encoded), &**encoded])?;
+        .execute(params![signed(seq), METRICS, at, crc(at, at, encoded), &**encoded])?;
     written.last_seq = seq;
     written.kept.push(Kept { seq, record: Record::Metrics(encoded.clone()) });
     Ok(())
@@ -564,9 +564,11 @@ pub(super) fn word<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Option<T> {
     T::deserialize(text).ok()
 }
 
-/// The checksum of a body: `SQLite` has none of its own.
-pub(super) fn crc(body: &[u8]) -> i64 {
+/// The checksum of a record's times and body: `SQLite` has none of its own.
+pub(super) fn crc(due: i64, started: i64, body: &[u8]) -> i64 {
     let mut crc = Crc::new();
+    crc.update(&due.to_be_bytes());
+    crc.update(&started.to_be_bytes());
     crc.update(body);
     i64::from(crc.sum())
 }

@@ -130,8 +130,6 @@ impl Writer {
         }
         self.committed = Some(Instant::now());
         self.notes = None;
-        self.answer();
-        self.backlog.clear();
         {
             let mut state = held(&self.shared.state);
             state.failing = None;
@@ -143,6 +141,8 @@ impl Writer {
             self.shared.tip.send_replace(self.store.last_seq());
         }
         self.tell(&written.untold);
+        self.answer();
+        self.backlog.clear();
     }
 
     fn failed(&mut self, error: &rusqlite::Error) {
@@ -159,7 +159,6 @@ impl Writer {
 
     /// The disk takes nothing: probing goes on, and so does who is told; what is too much to hold is only counted.
     fn bear(&mut self) {
-        self.answer();
         let mut untold = Vec::new();
         for job in &mut self.backlog {
             if let Job::Settled { settled, told } = job
@@ -175,6 +174,7 @@ impl Writer {
             state.dropped += dropped;
         }
         self.tell(&untold);
+        self.answer();
     }
 
     /// Answers those who wait for what was tried.
