@@ -200,7 +200,7 @@ mod tests {
     use crate::failure::{Blame, ErrorType};
     use crate::outcome::{Ids, Labels, StepOutcome, Verdict};
     use crate::phase::{Phase, Timed};
-    use crate::plan::{Attempts, Planned, Trace};
+    use crate::plan::{Planned, Trace};
 
     fn place() -> Place {
         Place { region: "eu-west-1".into(), stage: "prod".into() }
