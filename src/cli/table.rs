@@ -25,6 +25,12 @@ pub fn width() -> usize {
     told.or_else(said).unwrap_or(100).max(NARROWEST)
 }
 
+/// The lines of the terminal that stdout is; 24 where it does not say.
+pub(super) fn height() -> usize {
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    terminal.map(|size| usize::from(size.ws_row)).filter(|rows| *rows > 0).unwrap_or(24)
+}
+
 /// Whether stdout takes colour: a terminal that is not dumb, and nobody said `NO_COLOR`.
 pub fn colour() -> bool {
     let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
