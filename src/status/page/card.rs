@@ -163,7 +163,8 @@ fn write_numbers(html: &mut String, row: &Row) -> fmt::Result {
 
 /// Why it does not pass now; else why it last failed.
 fn write_reasons(html: &mut String, row: &Row, now: Timestamp) -> fmt::Result {
-    let last = row.last.as_ref().filter(|run| run.verdict != Verdict::Pass);
+    let says = |run: &&Arc<Outcome>| run.message.is_some() || run.error_type.is_some();
+    let last = row.last.as_ref().filter(|run| run.verdict != Verdict::Pass).filter(says);
     if let Some(run) = last {
         write_reason(html, run, "now", "", now)?;
     }
