@@ -1,22 +1,33 @@
 //! Arguments in, exit code out: one command a file.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Mistakes, Settings};
-use crate::plan::{self, Plan};
-use crate::{aws, period::Period};
+use crate::clock::{self, Timestamp};
+use crate::config::{self, Mistakes};
+use crate::place::Place;
+use crate::plan::{Loaded, Planned};
+use crate::schedule;
 
 mod check;
+mod columns;
 mod demo;
+mod explain;
+mod history;
+mod init;
 mod junit;
+mod kinds;
 mod log;
 mod names;
+mod plan;
+mod report;
 mod run;
+mod schema;
 mod table;
+mod validate;
 
 /// The answer was good, or the stop was clean.
 pub const GOOD: u8 = 0;
@@ -50,8 +61,8 @@ enum Command {
         #[command(flatten)]
         files: Files,
         /// How to show it
-        #[arg(long, value_enum, default_value_t = Form::Table)]
-        format: Form,
+        #[arg(long, value_enum, default_value_t)]
+        format: plan::Format,
     },
     /// Write a commented starting set
     Init {
@@ -64,8 +75,8 @@ enum Command {
     /// Print the JSON Schema of the agent's file or of probe files
     Schema {
         /// Which of the two
-        #[arg(value_enum, default_value_t = schema::Which::Probes)]
-        which: schema::Which,
+        #[arg(value_enum, default_value_t)]
+        of: schema::Of,
     },
     /// Print the manual of all kinds of step, or of one
     Kinds {
@@ -78,9 +89,19 @@ enum Command {
         error_type: Option<String>,
     },
     /// Show runs from the journal
-    History(history::Options),
+    History {
+        #[command(flatten)]
+        agent: AgentFile,
+        #[command(flatten)]
+        asked: history::Asked,
+    },
     /// Show availability, percentiles and error budget from the journal
-    Report(report::Options),
+    Report {
+        #[command(flatten)]
+        agent: AgentFile,
+        #[command(flatten)]
+        asked: report::Asked,
+    },
 }
 
 /// The agent's file.
@@ -101,13 +122,6 @@ struct Files {
     files: Vec<PathBuf>,
 }
 
-/// How an answer is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Table,
-    Json,
-}
-
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -126,20 +140,65 @@ fn obey(command: Command) -> u8 {
         Command::Run(agent) => run::main(&agent),
         Command::Check(options) => check::main(&options),
         Command::Demo(options) => demo::main(&options),
-        _ => GOOD,
+        other => answer(other),
     }
 }
 
-/// The settings and the plan of some files, or everything that is wrong with them.
-async fn load(files: &Files) -> Result<(Settings, Plan), Mistakes> {
-    let written = config::read(files.agent.config.as_deref(), &files.files);
-    let region = match &written.settings.region {
-        Some(region) => region.clone(),
-        None => aws::region().await,
+/// The commands that only look: they write an answer to stdout and what is wrong to stderr.
+fn answer(command: Command) -> u8 {
+    let (mut out, mut notes) = (io::stdout().lock(), io::stderr().lock());
+    let (out, notes): (&mut dyn Write, &mut dyn Write) = (&mut out, &mut notes);
+    let answered = match command {
+        Command::Validate(Files { agent, files }) => {
+            waiting(validate::main(agent.config.as_deref(), &files, out, notes))
+        }
+        Command::Plan { files: Files { agent, files }, format } => {
+            waiting(plan::main(agent.config.as_deref(), &files, format, clock::now(), &next_due, out, notes))
+        }
+        Command::Init { folder } => init::main(&folder, out, notes),
+        Command::Schema { of } => schema::main(of, out),
+        Command::Kinds { kind } => kinds::main(kind.as_deref(), out, notes),
+        Command::Explain { error_type } => explain::main(error_type.as_deref(), out, notes),
+        Command::History { agent, asked } => {
+            from_journal(&agent, notes, |state| history::print(state, &asked, Some(table::width()), out))
+        }
+        Command::Report { agent, asked } => from_journal(&agent, notes, |state| report::print(state, &asked, out)),
+        Command::Run(_) | Command::Check(_) | Command::Demo(_) => unreachable!("obey() has them"),
     };
-    let place = written.settings.place(region);
-    let plan = plan::plan(&written, &place)?;
-    Ok((written.settings, plan))
+    // A reader that has gone away, such as `head`, is no reason to fail.
+    answered.unwrap_or(GOOD)
+}
+
+/// When a probe is due next.
+fn next_due(planned: &Planned, place: &Place, now: Timestamp) -> Timestamp {
+    let offset = schedule::offset_of(&planned.identity(), &place.region, planned.every);
+    schedule::next_due(now, planned.every, offset)
+}
+
+/// An answer from the journal of the agent that a file names.
+fn from_journal(
+    agent: &AgentFile,
+    notes: &mut dyn Write,
+    write: impl FnOnce(&std::path::Path) -> Result<(), history::Unanswered>,
+) -> io::Result<u8> {
+    let written = config::read(agent.config.as_deref(), &[]);
+    match write(&written.settings.state) {
+        Ok(()) | Err(history::Unanswered::Write(_)) => Ok(GOOD),
+        Err(error @ history::Unanswered::Journal(_)) => {
+            writeln!(notes, "error: {}", run::chain(&error))?;
+            Ok(USAGE)
+        }
+    }
+}
+
+/// Waits for an answer that has to ask the instance's metadata first.
+fn waiting(answer: impl Future<Output = io::Result<u8>>) -> io::Result<u8> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(answer)
+}
+
+/// The settings and the plan of some files, or everything that is wrong with them.
+async fn load(files: &Files) -> Result<Loaded, Mistakes> {
+    crate::plan::load(files.agent.config.as_deref(), &files.files).await
 }
 
 /// A runtime for a command that runs probes.

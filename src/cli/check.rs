@@ -51,7 +51,7 @@ pub(super) fn main(options: &Options) -> u8 {
 
 async fn check(options: &Options) -> u8 {
     let plan = match load(&options.files).await {
-        Ok((_, plan)) => plan,
+        Ok(loaded) => loaded.plan,
         Err(mistakes) => return refuse(&mistakes),
     };
     for warning in &plan.warnings {

@@ -13,8 +13,7 @@ use super::{AgentFile, Files, GOOD, load, log, runtime};
 use crate::agent::{Agent, Setup};
 use crate::config::{Keep, Settings};
 use crate::journal::Limits;
-use crate::place::Place;
-use crate::plan::Plan;
+use crate::plan::Loaded;
 use crate::secret::Secrets;
 use crate::{health, status};
 
@@ -35,7 +34,7 @@ pub(super) fn main(agent: &AgentFile) -> u8 {
 }
 
 async fn run(files: &Files) -> u8 {
-    let (settings, plan) = match load(files).await {
+    let loaded = match load(files).await {
         Ok(loaded) => loaded,
         Err(mistakes) => return super::refuse(&mistakes),
     };
@@ -46,7 +45,8 @@ async fn run(files: &Files) -> u8 {
             return BROKEN;
         }
     };
-    let (agent, page) = match start(&settings, plan).await {
+    let settings = loaded.settings.clone();
+    let (agent, page) = match start(loaded).await {
         Ok(started) => started,
         Err(code) => return code,
     };
@@ -86,7 +86,9 @@ impl Signals {
     }
 }
 
-async fn start(settings: &Settings, plan: Plan) -> Result<(Arc<Agent>, Page), u8> {
+async fn start(loaded: Loaded) -> Result<(Arc<Agent>, Page), u8> {
+    let setup = setup(&loaded);
+    let Loaded { settings, plan, sinks: _ } = loaded;
     for warning in &plan.warnings {
         warn!("{warning}");
     }
@@ -97,7 +99,7 @@ async fn start(settings: &Settings, plan: Plan) -> Result<(Arc<Agent>, Page), u8
         None => None,
         Some(address) => Some(TcpListener::bind(address).await.map_err(|error| no_page(address, &error))?),
     };
-    let agent = Agent::start(plan, setup(settings, &place)).await.map_err(|error| {
+    let agent = Agent::start(plan, setup).await.map_err(|error| {
         error!(error = %chain(&error), "cannot start");
         BROKEN
     })?;
@@ -113,15 +115,16 @@ fn no_page(address: SocketAddr, error: &std::io::Error) -> u8 {
 }
 
 /// What the agent takes from the settings.
-pub(super) fn setup(settings: &Settings, place: &Place) -> Setup {
+pub(super) fn setup(loaded: &Loaded) -> Setup {
+    let Loaded { settings, plan, sinks } = loaded;
     let Keep { passes, failures, max_size } = settings.journal;
     Setup {
         state: settings.state.clone(),
         limits: Limits { keep: passes, keep_failures: failures, max_bytes: max_size },
         most_running: settings.max_in_flight,
-        outlets: settings.sinks.iter().map(|(_, outlet)| Arc::clone(outlet)).collect(),
+        outlets: sinks.iter().map(|(_, outlet)| Arc::clone(outlet)).collect(),
         secrets: Secrets::here(),
-        resource: health::resource(place, []),
+        resource: health::resource(&plan.place, []),
     }
 }
 
@@ -140,11 +143,11 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 /// A good plan is taken up by difference; a bad one changes nothing and says so.
 async fn reload(agent: &Agent, files: &Files, before: &Settings) {
     match load(files).await {
-        Ok((settings, plan)) => {
+        Ok(Loaded { settings, plan, sinks: _ }) => {
             for warning in &plan.warnings {
                 warn!("{warning}");
             }
-            for key in settings.needs_restart(before) {
+            for key in needs_restart(&settings, before) {
                 warn!(key, "this setting is taken up at the next start only");
             }
             let probes = plan.probes.len();
@@ -156,6 +159,17 @@ async fn reload(agent: &Agent, files: &Files, before: &Settings) {
             error!("the new files were refused and the plan before them goes on:\n{mistakes}");
         }
     }
+}
+
+/// The settings that a reload does not take up.
+fn needs_restart(now: &Settings, before: &Settings) -> Vec<&'static str> {
+    let changed = [
+        ("state", now.state != before.state),
+        ("listen", now.listen != before.listen),
+        ("max_in_flight", now.max_in_flight != before.max_in_flight),
+        ("journal", now.journal != before.journal),
+    ];
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }
 
 /// The page while it answers.
