@@ -42,6 +42,7 @@ pub mod probe;
 pub mod config;
 pub mod plan;
 // One run, and when.
+pub mod board;
 pub mod health;
 pub mod journal;
 pub mod journey;
