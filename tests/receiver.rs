@@ -68,12 +68,7 @@ async fn everything_arrives(export: impl Fn(&Receiver) -> String) {
     // The failure's log stands in the trace of its run.
     let failed = ran.iter().find(|outcome| outcome["verdict"] == "fail").unwrap();
     let trace = failed["trace_id"].as_str().unwrap();
-    receiver
-        .wait_until(|said| {
-            let logs = said.split("LogRecord #").skip(1);
-            logs.into_iter().any(|log| log.lines().take(20).any(|line| line.contains(trace)))
-        })
-        .await;
+    receiver.wait_until(|said| logs(said).any(|log| log.contains(trace))).await;
     assert_eq!(picket.stop(), Some(0));
 }
 
@@ -181,6 +176,12 @@ fn roots(said: &str) -> Vec<&str> {
         (root && value(pair[1]) == Some(0)).then(|| pair[0].rsplit(' ').next()).flatten()
     });
     pairs.collect()
+}
+
+/// Log records, as rotel writes them.
+fn logs(said: &str) -> impl Iterator<Item = &str> {
+    let records = said.split("LogRecord #").skip(1);
+    records.filter_map(|record| record.split("\nResource").next())
 }
 
 fn in_order_of_each_probe(ran: &[Value]) -> Vec<(String, String)> {
