@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::table;
+use super::run::{chain, setup};
+use super::{AgentFile, BAD, Files, GOOD, load, refuse, runtime, table};
+use crate::agent::Agent;
 use crate::board::Board;
 use crate::period::Period;
 use crate::status;
@@ -32,7 +35,7 @@ const CHANGES: usize = 8;
 
 /// Shows picket at work on a target that misbehaves; needs no network, no rights and no files.
 #[derive(Debug, clap::Args)]
-pub struct Demo {
+pub(super) struct Demo {
     /// Stop by itself after this long, such as 20s
     #[arg(long = "for", value_name = "TIME")]
     stop_after: Option<Period>,
@@ -50,11 +53,27 @@ struct Started {
 
 /// Starts the agent on the files of the demo.
 async fn start_agent(file: &Path) -> Result<Started, String> {
-    Err(format!("no agent can be started on {} yet", file.display()))
+    let agent = AgentFile { config: Some(file.to_owned()) };
+    let (settings, plan) = load(&Files { agent, files: Vec::new() }).await.map_err(|mistakes| mistakes.to_string())?;
+    let setup = setup(&settings, &plan.place);
+    let agent = Arc::new(Agent::start(plan, setup).await.map_err(|error| chain(&error))?);
+    let running = Arc::clone(&agent);
+    Ok(Started { board: agent, stop: async move { running.stop().await }.boxed() })
 }
 
 /// Runs the demo until it is stopped by a signal or its time is up.
-pub async fn demo(demo: Demo) -> Result<(), String> {
+pub(super) fn main(demo: &Demo) -> u8 {
+    let ran = runtime().map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(run(demo)));
+    match ran {
+        Ok(()) => GOOD,
+        Err(why) => {
+            refuse(&format!("error: {why}"));
+            BAD
+        }
+    }
+}
+
+async fn run(demo: &Demo) -> Result<(), String> {
     let listener = page_listener(demo.listen).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let folder = Folder::make()?;
