@@ -1,0 +1,1 @@
+//! The kind against real sockets.
