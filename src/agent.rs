@@ -149,9 +149,16 @@ impl Agent {
         let mut schedule = Schedule::default();
         schedule.replace(entries(&core.plan.load()), started);
         let keeper = Arc::clone(&core);
-        let timekeeper = Timekeeper::start(schedule, move |tick| keeper.tick(tick)).map_err(StartError::Thread)?;
+        let timekeeper = Timekeeper::start(schedule, move |tick| keeper.tick(tick))
+            .map_err(StartError::Thread)?;
         core.recall();
-        Ok(Self { core, timekeeper: Mutex::new(Some(timekeeper)), outboxes, readers: Mutex::new(readers), started })
+        Ok(Self {
+            core,
+            timekeeper: Mutex::new(Some(timekeeper)),
+            outboxes,
+            readers: Mutex::new(readers),
+            started,
+        })
     }
 
     /// Takes up another plan by difference: what did not change keeps its schedule, its runs and its counts.
@@ -160,7 +167,8 @@ impl Agent {
         core.roster().take_up(&plan);
         core.health.set_plan(&plan);
         let entries = entries(&plan);
-        lock(&core.recent).keep(|identity| entries.iter().any(|entry| &*entry.identity == identity));
+        lock(&core.recent)
+            .keep(|identity| entries.iter().any(|entry| &*entry.identity == identity));
         core.plan.store(Arc::new(plan));
         if let Some(timekeeper) = lock(&self.timekeeper).as_ref() {
             timekeeper.change(|schedule| schedule.replace(entries, clock::now()));
@@ -189,7 +197,8 @@ impl Agent {
         self.core.keep_metrics().await;
         self.core.journal.settle().await;
         let outboxes = std::mem::take(&mut *lock(&self.outboxes));
-        futures_util::future::join_all(outboxes.into_iter().map(|outbox| outbox.flush(FLUSH))).await;
+        futures_util::future::join_all(outboxes.into_iter().map(|outbox| outbox.flush(FLUSH)))
+            .await;
         self.core.journal.close().await;
     }
 }
@@ -234,7 +243,8 @@ impl Board for Agent {
         let filter = Filter { since, probe, verdicts, limit: Some(limit) };
         async move {
             let read = tokio::task::spawn_blocking(move || journal.history(&filter)).await;
-            let outcomes = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let outcomes =
+                read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
             Ok(outcomes.into_iter().map(Arc::new).collect())
         }
         .boxed()
@@ -242,8 +252,16 @@ impl Board for Agent {
 
     fn plan(&self) -> serde_json::Value {
         let timekeeper = lock(&self.timekeeper);
-        let next = |planned: &Planned| timekeeper.as_ref().and_then(|timekeeper| timekeeper.next_of(&planned.identity()));
-        self.core.plan.load().probes.iter().map(|planned| board::planned(planned, next(planned))).collect()
+        let next = |planned: &Planned| {
+            timekeeper.as_ref().and_then(|timekeeper| timekeeper.next_of(&planned.identity()))
+        };
+        self.core
+            .plan
+            .load()
+            .probes
+            .iter()
+            .map(|planned| board::planned(planned, next(planned)))
+            .collect()
     }
 }
 
@@ -252,7 +270,8 @@ impl Agent {
         let identity = planned.identity();
         let (verdict, since) = self.core.roster().last(&identity);
         let seen = lock(&self.core.recent).of(&identity);
-        let next_due = lock(&self.timekeeper).as_ref().and_then(|timekeeper| timekeeper.next_of(&identity));
+        let next_due =
+            lock(&self.timekeeper).as_ref().and_then(|timekeeper| timekeeper.next_of(&identity));
         Row {
             name: planned.name.clone(),
             kind: planned.kind,
@@ -274,8 +293,15 @@ impl Agent {
     fn warnings(&self, plan: &Plan) -> Vec<String> {
         let mut warnings = plan.warnings.clone();
         let journal = self.core.journal.state();
-        warnings.extend(journal.failing.map(|why| format!("the journal cannot be written ({why}): {} outcomes wait in memory", journal.backlog)));
-        warnings.extend(lock(&self.core.refused).as_ref().map(|why| format!("the last reload was refused and the plan before it goes on: {why}")));
+        warnings.extend(journal.failing.map(|why| {
+            format!(
+                "the journal cannot be written ({why}): {} outcomes wait in memory",
+                journal.backlog
+            )
+        }));
+        warnings.extend(lock(&self.core.refused).as_ref().map(|why| {
+            format!("the last reload was refused and the plan before it goes on: {why}")
+        }));
         warnings
     }
 }
@@ -290,7 +316,12 @@ fn outbox_reading(state: &OutboxState) -> OutboxReading {
 }
 
 fn route(state: &OutboxState) -> Route {
-    Route { name: state.name.clone(), depth: state.depth, oldest_age: state.oldest_age, failing: state.failing.clone() }
+    Route {
+        name: state.name.clone(),
+        depth: state.depth,
+        oldest_age: state.oldest_age,
+        failing: state.failing.clone(),
+    }
 }
 
 fn reading_of(journal: &Journal) -> JournalReading {
@@ -314,14 +345,25 @@ impl Core {
         let plan = self.plan.load_full();
         let mut seeds = Vec::new();
         let mut gaps = Vec::new();
-        let mut rows: BTreeMap<_, _> = self.journal.ledger()?.into_iter().map(|row| (Arc::clone(&row.identity), row)).collect();
+        let mut rows: BTreeMap<_, _> = self
+            .journal
+            .ledger()?
+            .into_iter()
+            .map(|row| (Arc::clone(&row.identity), row))
+            .collect();
         for planned in &plan.probes {
             let Some(row) = rows.remove(planned.identity().as_str()) else { continue };
             let LedgerRow { identity, planned: total, counts, .. } = row.clone();
             seeds.push(Seed { identity, planned: total, counts });
             self.roster().remember(&row.identity, row.settled_through, row.last);
             let offset = schedule::offset_of(&row.identity, &plan.place.region, planned.every);
-            let between = schedule::dues_between(row.settled_through, now, planned.every, offset, MISSED_RECORDS);
+            let between = schedule::dues_between(
+                row.settled_through,
+                now,
+                planned.every,
+                offset,
+                MISSED_RECORDS,
+            );
             let (count, dues) = without(between, &row.ahead);
             gaps.push((row.identity, planned, count, dues));
         }
@@ -333,16 +375,26 @@ impl Core {
     }
 
     /// One outbox an exporter, and one reader of the instruments an outlet.
-    fn start_outlets(self: &Arc<Self>, outlets: &[Arc<dyn Outlet>], resource: &Resource) -> Result<(Outboxes, Vec<JoinHandle<()>>), StartError> {
+    fn start_outlets(
+        self: &Arc<Self>,
+        outlets: &[Arc<dyn Outlet>],
+        resource: &Resource,
+    ) -> Result<(Outboxes, Vec<JoinHandle<()>>), StartError> {
         let mut exporters = Vec::new();
         let mut readers = Vec::new();
         for outlet in outlets {
             exporters.extend(outlet.exporters(resource).map_err(StartError::Exporter)?);
-            readers.extend(outlet.metrics_every().map(|every| tokio::spawn(read_metrics(Arc::clone(self), every))));
+            readers.extend(
+                outlet
+                    .metrics_every()
+                    .map(|every| tokio::spawn(read_metrics(Arc::clone(self), every))),
+            );
         }
         let names: Vec<_> = exporters.iter().map(|exporter| exporter.name()).collect();
         self.journal.set_exporters(&names);
-        let start = |exporter| Outbox::start(Arc::clone(&self.journal), exporter, outbox::Limits::default());
+        let start = |exporter| {
+            Outbox::start(Arc::clone(&self.journal), exporter, outbox::Limits::default())
+        };
         let outboxes = Arc::new(Mutex::new(exporters.into_iter().map(start).collect::<Vec<_>>()));
         self.health.ask_outboxes({
             let outboxes = Arc::clone(&outboxes);
@@ -369,7 +421,10 @@ impl Core {
         match tick {
             Tick::Due(turns) => turns.into_iter().for_each(|turn| self.turn(turn)),
             Tick::SetBack(by) => {
-                warn!(seconds = by.as_secs_f64(), "the wall clock was set back: times of day come again");
+                warn!(
+                    seconds = by.as_secs_f64(),
+                    "the wall clock was set back: times of day come again"
+                );
                 let fold = self.fold.fetch_add(1, Ordering::Relaxed) + 1;
                 let core = Arc::clone(self);
                 self.runtime.spawn(async move { core.journal.set_fold(fold).await });
@@ -384,11 +439,20 @@ impl Core {
                 let Some(planned) = self.roster().passed_by(&identity, until) else { return };
                 let region = &self.plan.load().place.region;
                 let offset = schedule::offset_of(&identity, region, planned.every);
-                let (count, dues) = schedule::dues_between(after, until, planned.every, offset, MISSED_RECORDS);
+                let (count, dues) =
+                    schedule::dues_between(after, until, planned.every, offset, MISSED_RECORDS);
                 self.open.send_modify(|open| *open += 1);
                 let core = Arc::clone(self);
                 self.runtime.spawn(async move {
-                    core.miss(&identity, &planned, clock::now(), count, &dues, "the host slept, or its clock was set forward").await;
+                    core.miss(
+                        &identity,
+                        &planned,
+                        clock::now(),
+                        count,
+                        &dues,
+                        "the host slept, or its clock was set forward",
+                    )
+                    .await;
                     core.open.send_modify(|open| *open -= 1);
                 });
             }
@@ -406,7 +470,8 @@ impl Core {
         self.open.send_modify(|open| *open += 1);
         let core = Arc::clone(self);
         if let Some((verdict, why)) = unrun {
-            self.runtime.spawn(async move { core.do_not_run(identity, &planned, due, verdict, why).await });
+            self.runtime
+                .spawn(async move { core.do_not_run(identity, &planned, due, verdict, why).await });
             return;
         }
         match Arc::clone(&self.room).try_acquire_owned() {
@@ -416,13 +481,26 @@ impl Core {
             Err(_) => {
                 self.roster().ended(&identity);
                 self.runtime.spawn(async move {
-                    core.do_not_run(identity, &planned, due, Verdict::Missed, "no room: as many runs are under way as may be").await;
+                    core.do_not_run(
+                        identity,
+                        &planned,
+                        due,
+                        Verdict::Missed,
+                        "no room: as many runs are under way as may be",
+                    )
+                    .await;
                 });
             }
         }
     }
 
-    async fn run(self: Arc<Self>, identity: Arc<str>, planned: Arc<Planned>, due: Timestamp, room: OwnedSemaphorePermit) {
+    async fn run(
+        self: Arc<Self>,
+        identity: Arc<str>,
+        planned: Arc<Planned>,
+        due: Timestamp,
+        room: OwnedSemaphorePermit,
+    ) {
         let place = self.plan.load().place.clone();
         let fold = self.fold.load(Ordering::Relaxed);
         let job = Job {
@@ -434,17 +512,33 @@ impl Core {
             cut: self.cut.subscribe(),
         };
         // Each look is guarded already; this catches what a defect between the looks would cost: the ledger's sum.
-        let outcome = AssertUnwindSafe(journey::run(job)).catch_unwind().await.unwrap_or_else(|_| {
-            journey::panicked(&planned, &place, due, fold, clock::now(), "outside of a look")
-        });
+        let outcome =
+            AssertUnwindSafe(journey::run(job)).catch_unwind().await.unwrap_or_else(|_| {
+                journey::panicked(&planned, &place, due, fold, clock::now(), "outside of a look")
+            });
         drop(room);
         self.roster().ended(&identity);
         self.settle(identity, outcome).await;
     }
 
-    async fn do_not_run(&self, identity: Arc<str>, planned: &Planned, due: Timestamp, verdict: Verdict, why: &str) {
+    async fn do_not_run(
+        &self,
+        identity: Arc<str>,
+        planned: &Planned,
+        due: Timestamp,
+        verdict: Verdict,
+        why: &str,
+    ) {
         let place = self.plan.load().place.clone();
-        let outcome = journey::unrun(planned, &place, due, self.fold.load(Ordering::Relaxed), clock::now(), verdict, why);
+        let outcome = journey::unrun(
+            planned,
+            &place,
+            due,
+            self.fold.load(Ordering::Relaxed),
+            clock::now(),
+            verdict,
+            why,
+        );
         self.settle(identity, outcome).await;
     }
 
@@ -452,22 +546,34 @@ impl Core {
     async fn settle(&self, identity: Arc<str>, mut outcome: Outcome) {
         let gate = self.gate.lock().await;
         let (due, verdict) = (outcome.due, outcome.verdict);
-        let (settled_through, changed_from) = self.roster().settle(&identity, due, verdict, outcome.started);
+        let (settled_through, changed_from) =
+            self.roster().settle(&identity, due, verdict, outcome.started);
         outcome.changed_from = changed_from;
-        self.journal.append(Settled { outcome: Arc::new(outcome), identity, settled_through }).await;
+        self.journal
+            .append(Settled { outcome: Arc::new(outcome), identity, settled_through })
+            .await;
         drop(gate);
         self.open.send_modify(|open| *open -= 1);
     }
 
     /// Writes down due times that went by: the newest as records, the others as a count.
-    async fn miss(&self, identity: &Arc<str>, planned: &Planned, now: Timestamp, count: u64, dues: &[Timestamp], why: &str) {
+    async fn miss(
+        &self,
+        identity: &Arc<str>,
+        planned: &Planned,
+        now: Timestamp,
+        count: u64,
+        dues: &[Timestamp],
+        why: &str,
+    ) {
         let uncounted = count - u64::try_from(dues.len()).unwrap_or(count);
         let place = self.plan.load().place.clone();
         let fold = self.fold.load(Ordering::Relaxed);
         let _gate = self.gate.lock().await;
         if uncounted > 0 {
             let through = self.roster().through(identity).unwrap_or(now);
-            let through = dues.first().map_or(through, |first| through.min(*first - Duration::from_nanos(1)));
+            let through =
+                dues.first().map_or(through, |first| through.min(*first - Duration::from_nanos(1)));
             self.health.count_missed(identity, uncounted);
             self.journal.count_missed(Arc::clone(identity), uncounted, through).await;
         }
@@ -475,7 +581,13 @@ impl Core {
             self.health.planned(identity);
             let outcome = journey::unrun(planned, &place, *due, fold, now, Verdict::Missed, why);
             let (settled_through, _) = self.roster().settle(identity, *due, Verdict::Missed, now);
-            self.journal.append(Settled { outcome: Arc::new(outcome), identity: Arc::clone(identity), settled_through }).await;
+            self.journal
+                .append(Settled {
+                    outcome: Arc::new(outcome),
+                    identity: Arc::clone(identity),
+                    settled_through,
+                })
+                .await;
         }
     }
 
@@ -487,9 +599,13 @@ impl Core {
         }
         warn!(runs = self.roster().running(), "cutting the runs that are still under way");
         self.cut.send_replace(true);
-        let longest = self.plan.load().probes.iter().map(|planned| planned.timeout).max().unwrap_or_default();
+        let longest =
+            self.plan.load().probes.iter().map(|planned| planned.timeout).max().unwrap_or_default();
         if tokio::time::timeout(longest, open.wait_for(|open| *open == 0)).await.is_err() {
-            error!(runs = self.roster().running(), "runs did not end within their own timeout: they are missed");
+            error!(
+                runs = self.roster().running(),
+                "runs did not end within their own timeout: they are missed"
+            );
         }
     }
 
@@ -516,7 +632,10 @@ async fn read_metrics(core: Arc<Core>, every: Duration) {
 }
 
 /// What happens once an outcome is kept: the instruments, the page and the log hear of it.
-fn told(health: &Arc<Health>, recent: &Arc<Mutex<Recent>>) -> Box<dyn Fn(&[Arc<Outcome>]) + Send + Sync> {
+fn told(
+    health: &Arc<Health>,
+    recent: &Arc<Mutex<Recent>>,
+) -> Box<dyn Fn(&[Arc<Outcome>]) + Send + Sync> {
     let (health, recent) = (Arc::clone(health), Arc::clone(recent));
     Box::new(move |outcomes| {
         let mut recent = lock(&recent);
@@ -533,7 +652,8 @@ fn told(health: &Arc<Health>, recent: &Arc<Mutex<Recent>>) -> Box<dyn Fn(&[Arc<O
 fn log(outcome: &Outcome) {
     let Outcome { probe, verdict, blame, error_type, message, changed_from, run, .. } = outcome;
     let message = message.as_deref().unwrap_or_default();
-    let (blame, error_type) = (blame.map(|blame| blame.as_str()), error_type.map(|error| error.as_str()));
+    let (blame, error_type) =
+        (blame.map(|blame| blame.as_str()), error_type.map(|error| error.as_str()));
     match (verdict, changed_from) {
         (Verdict::Fail | Verdict::Error, _) => {
             warn!(%probe, %verdict, blame, error_type, %run, %message, changed = changed_from.is_some(), "run did not pass");

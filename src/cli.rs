@@ -40,7 +40,13 @@ pub const UNJUDGED: u8 = 3;
 
 /// Stands watch outside the service it watches.
 #[derive(Debug, Parser)]
-#[command(name = "picket", version, about, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "picket",
+    version,
+    about,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -51,7 +57,9 @@ enum Command {
     /// Run the agent until SIGTERM; SIGHUP reloads
     Run(AgentFile),
     /// Run every planned probe once, now
-    #[command(after_help = "Exit: 0 all pass or warn, 1 some fail, 2 bad usage or config, 3 could not judge")]
+    #[command(
+        after_help = "Exit: 0 all pass or warn, 1 some fail, 2 bad usage or config, 3 could not judge"
+    )]
     Check(check::Options),
     /// Load and plan, and run nothing
     #[command(after_help = "Exit: 0 all is well, 2 it is not")]
@@ -152,17 +160,25 @@ fn answer(command: Command) -> u8 {
         Command::Validate(Files { agent, files }) => {
             waiting(validate::main(agent.config.as_deref(), &files, out, notes))
         }
-        Command::Plan { files: Files { agent, files }, format } => {
-            waiting(plan::main(agent.config.as_deref(), &files, format, clock::now(), &next_due, out, notes))
-        }
+        Command::Plan { files: Files { agent, files }, format } => waiting(plan::main(
+            agent.config.as_deref(),
+            &files,
+            format,
+            clock::now(),
+            &next_due,
+            out,
+            notes,
+        )),
         Command::Init { folder } => init::main(&folder, out, notes),
         Command::Schema { of } => schema::main(of, out),
         Command::Kinds { kind } => kinds::main(kind.as_deref(), out, notes),
         Command::Explain { error_type } => explain::main(error_type.as_deref(), out, notes),
-        Command::History { agent, asked } => {
-            from_journal(&agent, notes, |state| history::print(state, &asked, Some(table::width()), out))
+        Command::History { agent, asked } => from_journal(&agent, notes, |state| {
+            history::print(state, &asked, Some(table::width()), out)
+        }),
+        Command::Report { agent, asked } => {
+            from_journal(&agent, notes, |state| report::print(state, &asked, out))
         }
-        Command::Report { agent, asked } => from_journal(&agent, notes, |state| report::print(state, &asked, out)),
         Command::Run(_) | Command::Check(_) | Command::Demo(_) => unreachable!("obey() has them"),
     };
     // A reader that has gone away, such as `head`, is no reason to fail.

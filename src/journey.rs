@@ -532,7 +532,12 @@ mod tests {
 
         async fn look(&self, _: &Scope, reading: &mut Reading) -> Result<(), Failure> {
             match self.does.as_str() {
-                "hang" => reading.timeline.time(Phase::Wait, std::future::pending::<Result<(), Failure>>()).await,
+                "hang" => {
+                    reading
+                        .timeline
+                        .time(Phase::Wait, std::future::pending::<Result<(), Failure>>())
+                        .await
+                }
                 "panic" => panic!("as it was told"),
                 "refuse" => Err(Failure::new(ErrorType::ConnectRefused, "refused")),
                 status => {
@@ -557,7 +562,11 @@ mod tests {
             capture: Vec::new(),
             when: None,
             within: None,
-            attempts: Attempts { max: 1, wait: Duration::from_secs(1), on: vec!["network".to_owned()] },
+            attempts: Attempts {
+                max: 1,
+                wait: Duration::from_secs(1),
+                on: vec!["network".to_owned()],
+            },
         }
     }
 
@@ -586,7 +595,8 @@ mod tests {
         let (_stop, cut) = watch::channel(false);
         let place = Place { region: "r".into(), stage: "s".into() };
         let due = crate::clock::now();
-        run(Job { planned: Arc::new(planned), place, due, fold: 0, secrets: Arc::default(), cut }).await
+        run(Job { planned: Arc::new(planned), place, due, fold: 0, secrets: Arc::default(), cut })
+            .await
     }
 
     fn verdicts(outcome: &Outcome) -> Vec<(&str, Verdict)> {
@@ -595,8 +605,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_step_that_hangs_is_cut_off_and_finally_runs_in_its_own_time() {
-        let outcome = outcome(probe(vec![step("one", "200"), step("two", "hang"), step("three", "200")], vec![step("clean", "200")])).await;
-        assert_eq!(verdicts(&outcome), [("one", Verdict::Pass), ("two", Verdict::Fail), ("clean", Verdict::Pass)]);
+        let outcome = outcome(probe(
+            vec![step("one", "200"), step("two", "hang"), step("three", "200")],
+            vec![step("clean", "200")],
+        ))
+        .await;
+        assert_eq!(
+            verdicts(&outcome),
+            [("one", Verdict::Pass), ("two", Verdict::Fail), ("clean", Verdict::Pass)]
+        );
         assert_eq!(outcome.error_type, Some(ErrorType::ResponseTimeout));
         assert_eq!(outcome.took.as_secs(), 6, "eight seconds, two of them reserved");
         assert!(outcome.message.unwrap().starts_with("two: no end of `wait` within"));
@@ -624,7 +641,10 @@ mod tests {
         soft.warn = vec![Expectation::compile("status == 201", Told::SUBJECTS).unwrap()];
         let outcome = outcome(probe(vec![soft, step("two", "200")], Vec::new())).await;
         assert_eq!(verdicts(&outcome), [("one", Verdict::Warn), ("two", Verdict::Pass)]);
-        assert_eq!((outcome.verdict, outcome.error_type), (Verdict::Warn, Some(ErrorType::ExpectStatus)));
+        assert_eq!(
+            (outcome.verdict, outcome.error_type),
+            (Verdict::Warn, Some(ErrorType::ExpectStatus))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -643,8 +663,18 @@ mod tests {
     async fn a_capture_that_finds_nothing_fails_the_step_and_names_itself() {
         let mut step = step("one", "refuse");
         step.action = Arc::new(Told { does: "200".to_owned() });
-        let subjects = &[Subject { name: "json", shape: Shape::Json, values: Type::Any, error_type: ErrorType::ExpectJson, about: "" }];
-        step.capture = vec![Captured { name: "order".to_owned(), from: Capture::compile("json.id", subjects).unwrap(), secret: false }];
+        let subjects = &[Subject {
+            name: "json",
+            shape: Shape::Json,
+            values: Type::Any,
+            error_type: ErrorType::ExpectJson,
+            about: "",
+        }];
+        step.capture = vec![Captured {
+            name: "order".to_owned(),
+            from: Capture::compile("json.id", subjects).unwrap(),
+            secret: false,
+        }];
         let outcome = outcome(probe(vec![step], Vec::new())).await;
         assert_eq!(outcome.verdict, Verdict::Fail);
         assert!(outcome.message.unwrap().starts_with("capture `order`"));
@@ -655,7 +685,8 @@ mod tests {
         let (stop, cut) = watch::channel(false);
         let place = Place { region: "r".into(), stage: "s".into() };
         let planned = Arc::new(probe(vec![step("one", "hang")], vec![step("clean", "200")]));
-        let job = Job { planned, place, due: crate::clock::now(), fold: 0, secrets: Arc::default(), cut };
+        let job =
+            Job { planned, place, due: crate::clock::now(), fold: 0, secrets: Arc::default(), cut };
         let running = tokio::spawn(run(job));
         tokio::task::yield_now().await;
         stop.send_replace(true);

@@ -77,7 +77,12 @@ impl Seen {
 }
 
 /// The nearest-rank percentile's place in a sorted list.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a list of at most 60")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a list of at most 60"
+)]
 fn nth_of(share: f64, length: usize) -> Option<usize> {
     let last = length.checked_sub(1)?;
     Some(((share * length as f64).ceil() as usize).saturating_sub(1).min(last))

@@ -74,7 +74,9 @@ impl Roster {
 
     /// A due time has come: it is open from now on, and the answer says what to do with it.
     pub fn admit(&mut self, identity: &str, due: Timestamp) -> Admission {
-        let Some(seat) = self.seats.get_mut(identity).filter(|seat| seat.planned_here) else { return Admission::Gone };
+        let Some(seat) = self.seats.get_mut(identity).filter(|seat| seat.planned_here) else {
+            return Admission::Gone;
+        };
         seat.open.insert(due);
         seat.newest = due;
         let planned = Arc::clone(&seat.planned);
@@ -104,10 +106,19 @@ impl Roster {
 
     /// A due time has its outcome. The answer: up to when every due time has one, and the verdict before this one if
     /// this one changed it.
-    pub fn settle(&mut self, identity: &str, due: Timestamp, verdict: Verdict, at: Timestamp) -> (Timestamp, Option<Verdict>) {
+    pub fn settle(
+        &mut self,
+        identity: &str,
+        due: Timestamp,
+        verdict: Verdict,
+        at: Timestamp,
+    ) -> (Timestamp, Option<Verdict>) {
         let Some(seat) = self.seats.get_mut(identity) else { return (due, None) };
         seat.open.remove(&due);
-        let through = seat.open.first().map_or(seat.newest.max(due), |oldest| *oldest - Duration::from_nanos(1));
+        let through = seat
+            .open
+            .first()
+            .map_or(seat.newest.max(due), |oldest| *oldest - Duration::from_nanos(1));
         let changed_from = match verdict {
             Verdict::Skipped | Verdict::Missed => None,
             Verdict::Pass | Verdict::Warn | Verdict::Fail | Verdict::Error => {
@@ -182,7 +193,12 @@ mod tests {
             alarm: BTreeMap::new(),
         };
         let place = Place { region: "r".into(), stage: "s".into() };
-        let plan = Plan { place, probes: vec![Arc::new(planned)], left_out: Vec::new(), warnings: Vec::new() };
+        let plan = Plan {
+            place,
+            probes: vec![Arc::new(planned)],
+            left_out: Vec::new(),
+            warnings: Vec::new(),
+        };
         let mut roster = Roster::default();
         roster.take_up(&plan);
         roster
@@ -196,7 +212,9 @@ mod tests {
     fn a_run_that_is_due_while_another_is_under_way_is_skipped() {
         let mut roster = roster(1);
         assert!(matches!(roster.admit("a", at(1)), Admission::Run(_)));
-        assert!(matches!(roster.admit("a", at(2)), Admission::Skip(_, why) if why.starts_with("overlap")));
+        assert!(
+            matches!(roster.admit("a", at(2)), Admission::Skip(_, why) if why.starts_with("overlap"))
+        );
         roster.ended("a");
         assert!(matches!(roster.admit("a", at(3)), Admission::Run(_)));
     }
@@ -227,7 +245,12 @@ mod tests {
         let mut roster = roster(1);
         roster.admit("a", at(1));
         let place = Place { region: "r".into(), stage: "s".into() };
-        roster.take_up(&Plan { place, probes: Vec::new(), left_out: Vec::new(), warnings: Vec::new() });
+        roster.take_up(&Plan {
+            place,
+            probes: Vec::new(),
+            left_out: Vec::new(),
+            warnings: Vec::new(),
+        });
         assert!(matches!(roster.admit("a", at(2)), Admission::Gone));
         assert_eq!(roster.settle("a", at(1), Verdict::Pass, at(2)).0, at(1));
         assert_eq!(roster.through("a"), None);

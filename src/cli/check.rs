@@ -58,7 +58,8 @@ async fn check(options: &Options) -> u8 {
         writeln!(io::stderr(), "warning: {warning}").ok();
     }
     let wanted = |planned: &&Arc<Planned>| {
-        options.only.is_empty() || options.only.iter().any(|only| glob::fits(only, planned.name.as_str()))
+        options.only.is_empty()
+            || options.only.iter().any(|only| glob::fits(only, planned.name.as_str()))
     };
     let probes: Vec<_> = plan.probes.iter().filter(wanted).cloned().collect();
     if probes.is_empty() {
@@ -74,12 +75,17 @@ fn nothing(options: &Options, plan: &Plan) -> String {
     if !options.only.is_empty() && !plan.probes.is_empty() {
         let mut names: Vec<_> = plan.probes.iter().map(|planned| planned.name.as_str()).collect();
         names.dedup();
-        return format!("error: no probe fits --only {}: there are {}", options.only.join(" "), names.join(", "));
+        return format!(
+            "error: no probe fits --only {}: there are {}",
+            options.only.join(" "),
+            names.join(", ")
+        );
     }
     if plan.left_out.is_empty() {
         return "error: there is no probe to run: name a probe file, or an agent's file with --config".to_owned();
     }
-    let left_out: Vec<_> = plan.left_out.iter().map(|(name, why)| format!("  {name}: {why}")).collect();
+    let left_out: Vec<_> =
+        plan.left_out.iter().map(|(name, why)| format!("  {name}: {why}")).collect();
     format!("error: no probe is planned here:\n{}", left_out.join("\n"))
 }
 
@@ -92,7 +98,12 @@ async fn run_all(plan: &Plan, probes: &[Arc<Planned>], options: &Options) -> Vec
     // Full: the runs wait until the terminal has taken what is there.
     let (ended, mut outcomes) = mpsc::channel(AT_ONCE);
     for (place, planned) in probes.iter().enumerate() {
-        let round = Round { planned: Arc::clone(planned), plan_place: plan.place.clone(), secrets: Arc::clone(&secrets), cut: cut.clone() };
+        let round = Round {
+            planned: Arc::clone(planned),
+            plan_place: plan.place.clone(),
+            secrets: Arc::clone(&secrets),
+            cut: cut.clone(),
+        };
         tokio::spawn(repeat(round, place, options.repeat, Arc::clone(&room), ended.clone()));
     }
     drop(ended);
@@ -119,7 +130,13 @@ struct Round {
     cut: watch::Receiver<bool>,
 }
 
-async fn repeat(round: Round, place: usize, times: u32, room: Arc<Semaphore>, ended: mpsc::Sender<(usize, Outcome)>) {
+async fn repeat(
+    round: Round,
+    place: usize,
+    times: u32,
+    room: Arc<Semaphore>,
+    ended: mpsc::Sender<(usize, Outcome)>,
+) {
     for _ in 0..times {
         let permit = room.acquire().await;
         let outcome = once(&round).await;
@@ -149,7 +166,11 @@ async fn once(round: &Round) -> Outcome {
 
 /// The first signal cuts the steps; `finally` still runs, so that nothing is left behind.
 async fn stop_on_signal(stop: watch::Sender<bool>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -175,7 +196,15 @@ impl Progress {
     fn show(&mut self, outcome: &Outcome) {
         self.done += 1;
         if self.shown {
-            write!(io::stderr(), "\r\x1b[2K{}/{}  {} {}", self.done, self.total, outcome.probe, outcome.verdict).ok();
+            write!(
+                io::stderr(),
+                "\r\x1b[2K{}/{}  {} {}",
+                self.done,
+                self.total,
+                outcome.probe,
+                outcome.verdict
+            )
+            .ok();
         }
     }
 

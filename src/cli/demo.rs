@@ -54,7 +54,8 @@ struct Started {
 /// Starts the agent on the files of the demo.
 async fn start_agent(file: &Path) -> Result<Started, String> {
     let agent = AgentFile { config: Some(file.to_owned()) };
-    let loaded = load(&Files { agent, files: Vec::new() }).await.map_err(|mistakes| mistakes.to_string())?;
+    let loaded =
+        load(&Files { agent, files: Vec::new() }).await.map_err(|mistakes| mistakes.to_string())?;
     let setup = setup(&loaded);
     let plan = loaded.plan;
     let agent = Arc::new(Agent::start(plan, setup).await.map_err(|error| chain(&error))?);

@@ -18,7 +18,7 @@ const WIDTH: usize = 80;
 
 /// What can be asked of `picket history`.
 #[derive(Args, Clone, Debug)]
-pub struct Asked {
+pub(super) struct Asked {
     /// Only probes whose name matches, with `*` and `?`
     #[arg(long, value_name = "GLOB")]
     pub probe: Option<String>,
@@ -38,7 +38,7 @@ pub struct Asked {
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// For people
     #[default]
     Table,
@@ -48,7 +48,7 @@ pub enum Format {
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub enum Unanswered {
+pub(super) enum Unanswered {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -58,7 +58,7 @@ pub enum Unanswered {
 }
 
 /// Writes the runs that were asked for, oldest first. `width` is the terminal's, where there is one.
-pub fn print(
+pub(super) fn print(
     folder: &Path,
     asked: &Asked,
     width: Option<usize>,

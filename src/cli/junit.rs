@@ -12,7 +12,7 @@ use crate::outcome::{Evidence, Outcome, Verdict};
 const BODY: usize = 1024;
 
 /// The report: one suite, one case an outcome.
-pub fn junit(outcomes: &[impl Borrow<Outcome>]) -> String {
+pub(super) fn junit(outcomes: &[impl Borrow<Outcome>]) -> String {
     let outcomes: Vec<&Outcome> = outcomes.iter().map(Borrow::borrow).collect();
     let mut xml = String::new();
     match write_report(&mut xml, &outcomes, &hostname()) {

@@ -10,7 +10,10 @@ use tracing_subscriber::{Layer, fmt};
 
 /// Starts the log. `PICKET_LOG` names the level (error, warn, info, debug, trace); `info` without it.
 pub(super) fn start() {
-    let level = std::env::var("PICKET_LOG").ok().and_then(|level| level.parse::<Level>().ok()).unwrap_or(Level::INFO);
+    let level = std::env::var("PICKET_LOG")
+        .ok()
+        .and_then(|level| level.parse::<Level>().ok())
+        .unwrap_or(Level::INFO);
     let ours = Targets::new().with_target("picket", level).with_default(Level::WARN);
     let lines = if io::stderr().is_terminal() {
         fmt::layer().with_writer(io::stderr).with_target(false).boxed()

@@ -17,7 +17,7 @@ use crate::period;
 
 /// What can be asked of `picket report`.
 #[derive(Args, Clone, Debug)]
-pub struct Asked {
+pub(super) struct Asked {
     /// Runs that were due in this time
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = period::length)]
     pub since: Duration,
@@ -34,7 +34,7 @@ pub struct Asked {
 
 /// An availability that was promised, in per cent: above 0 and below 100.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Slo(f64);
+pub(super) struct Slo(f64);
 
 impl FromStr for Slo {
     type Err = String;
@@ -78,7 +78,7 @@ struct Line {
 }
 
 /// Writes the report.
-pub fn print(folder: &Path, asked: &Asked, out: &mut dyn Write) -> Result<(), Unanswered> {
+pub(super) fn print(folder: &Path, asked: &Asked, out: &mut dyn Write) -> Result<(), Unanswered> {
     let filter = Filter {
         since: Some(clock::now() - asked.since),
         probe: asked.probe.clone(),

@@ -97,7 +97,9 @@ async fn start(loaded: Loaded) -> Result<(Arc<Agent>, Page), u8> {
     // The address is taken before anything is started: a port in use is told at once.
     let listener = match settings.listen {
         None => None,
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| no_page(address, &error))?),
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|error| no_page(address, &error))?)
+        }
     };
     let agent = Agent::start(plan, setup).await.map_err(|error| {
         error!(error = %chain(&error), "cannot start");

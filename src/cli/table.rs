@@ -18,7 +18,7 @@ const NARROWEST: usize = 32;
 const VERDICT: usize = 11;
 
 /// The columns of the terminal that stdout is; else of `$COLUMNS`; else 100.
-pub fn width() -> usize {
+pub(super) fn width() -> usize {
     let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
     let told = terminal.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
     let said = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
@@ -32,7 +32,7 @@ pub(super) fn height() -> usize {
 }
 
 /// Whether stdout takes colour: a terminal that is not dumb, and nobody said `NO_COLOR`.
-pub fn colour() -> bool {
+pub(super) fn colour() -> bool {
     let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     std::io::stdout().is_terminal()
         && said("NO_COLOR").is_none()
@@ -40,7 +40,7 @@ pub fn colour() -> bool {
 }
 
 /// One row an outcome, and a line that counts them. Nothing is cut off: what is too long goes on in the next line.
-pub fn render(outcomes: &[impl Borrow<Outcome>], width: usize, colour: bool) -> String {
+pub(super) fn render(outcomes: &[impl Borrow<Outcome>], width: usize, colour: bool) -> String {
     let outcomes: Vec<&Outcome> = outcomes.iter().map(Borrow::borrow).collect();
     let pairs: Vec<_> = outcomes.iter().map(|run| (&run.probe, &run.labels)).collect();
     let titles: Vec<_> = titles(&pairs).iter().map(|title| plain(title)).collect();

@@ -151,14 +151,13 @@ impl<'a> Settler<'a> {
         if quoted {
             return Some(settled);
         }
-        match Template::parse(&settled).ok()?.literal() {
-            Some(literal) => Some(literal.into_owned()),
-            None => {
-                let title = format!("{written} is known only in the run");
-                self.mistakes.push(Mistake::advised(spot, title, format!("put it in quotes: '{written}'")));
-                None
-            }
+        if let Some(literal) = Template::parse(&settled).ok()?.literal() {
+            return Some(literal.into_owned());
         }
+        let title = format!("{written} is known only in the run");
+        let advice = format!("put it in quotes: '{written}'");
+        self.mistakes.push(Mistake::advised(spot, title, advice));
+        None
     }
 }
 
@@ -180,7 +179,12 @@ impl Line {
     /// Where a part of the line was written.
     pub fn written(&self, at: &Range<usize>) -> Range<usize> {
         let part = |offset: usize| {
-            self.parts.iter().rev().find(|(here, _, _)| *here <= offset).copied().unwrap_or_default()
+            self.parts
+                .iter()
+                .rev()
+                .find(|(here, _, _)| *here <= offset)
+                .copied()
+                .unwrap_or_default()
         };
         let (here, written, length) = part(at.start);
         let start = written + (at.start - here).min(length);
