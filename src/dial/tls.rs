@@ -592,7 +592,7 @@ mod tests {
             async move {
                 stream.read_u8().await.unwrap();
                 heard.notify_one();
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         })
         .await;
