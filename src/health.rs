@@ -138,7 +138,7 @@ impl Health {
 
     /// Encoded `ExportMetricsServiceRequest`s for the journal, each within the limits of those who take them.
     pub fn payloads(&self) -> Result<Vec<Bytes>, String> {
-        self.encoder.encode(&self.read()?)
+        self.encoder.encode(self.read()?)
     }
 
     /// The instruments at one moment: what was planned is what was settled, whatever goes on meanwhile.

@@ -147,9 +147,9 @@ async fn what_ran_well_untraced_and_what_did_not_run_is_no_trace() {
 async fn each_answer_over_http_has_its_consequence() {
     let receiver = Receiver::start().await;
     let settings = format!("endpoint = 'http://{}'\nsignals = ['traces']", receiver.address);
-    let later = |refusal: Refusal| match refusal {
+    let later = |refusal: Refusal| match refusal.clone() {
         Refusal::Later { reason, after } => (reason, after),
-        other => panic!("{other:?}"),
+        Refusal::Never { .. } | Refusal::TooLarge { .. } => panic!("{refusal:?}"),
     };
 
     receiver.next(Answer::Partial(3, "three were too old"));

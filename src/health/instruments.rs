@@ -27,15 +27,17 @@ pub(super) const RUNS_PLANNED: &str = "picket.runs.planned";
 /// The name of the instrument with the most series.
 const PHASES: &str = "probe.phase.duration";
 
-/// As HTTP's semantic conventions have them, and what a probe's timeout may add.
+/// HTTP's semantic conventions, finer below and wider above: a probe's timeout may be a minute.
 const DURATIONS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     30.0, 60.0,
 ];
+/// There are many phases, and each of them is coarser for it.
+const PHASE_DURATIONS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// A delay that matters to a schedule is far below one that matters to a user.
-const DELAYS: &[f64] = &[
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
-];
+const DELAYS: &[f64] =
+    &[0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// All instruments, and the one reader of them.
 pub(super) struct Instruments {
@@ -73,7 +75,7 @@ impl Instruments {
             &meter,
             PHASES,
             "How long a phase of a run took, all its requests together.",
-            DURATIONS,
+            PHASE_DURATIONS,
         );
         let delay = seconds(&meter, "probe.schedule.delay", "How late a run started.", DELAYS);
         let deliver = seconds(
@@ -281,20 +283,7 @@ fn of_outboxes(meter: &Meter, sources: &Arc<Sources>) {
             }
         })
         .build();
-    let counters: [(_, _, fn(&OutboxReading) -> u64); 3] = [
-        (
-            "picket.outbox.rejected",
-            "Items that an exporter's other side left out or refused for good.",
-            |reading| reading.rejected,
-        ),
-        ("picket.outbox.sent", "Records that were taken.", |reading| reading.sent),
-        (
-            "picket.outbox.lost",
-            "Records that the journal had no room for until the exporter would take them.",
-            |reading| reading.lost,
-        ),
-    ];
-    for (name, about, value) in counters {
+    let count = |name: &'static str, about: &'static str, value: fn(&OutboxReading) -> u64| {
         let at = Arc::clone(sources);
         let observe = move |counter: &dyn AsyncInstrument<u64>| {
             for reading in at.outboxes() {
@@ -303,7 +292,18 @@ fn of_outboxes(meter: &Meter, sources: &Arc<Sources>) {
             }
         };
         meter.u64_observable_counter(name).with_description(about).with_callback(observe).build();
-    }
+    };
+    count("picket.outbox.sent", "Records that an exporter took.", |reading| reading.sent);
+    count(
+        "picket.outbox.rejected",
+        "Items that an exporter's other side left out or refused for good.",
+        |reading| reading.rejected,
+    );
+    count(
+        "picket.outbox.lost",
+        "Records that the journal had no room for until the exporter would take them.",
+        |reading| reading.lost,
+    );
 }
 
 fn exporter(name: String) -> [KeyValue; 1] {
