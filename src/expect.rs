@@ -7,10 +7,31 @@ use crate::outcome::Fact;
 use crate::reading::Reading;
 use crate::template::Scope;
 
+mod cursor;
+mod decimal;
+mod demand;
+mod literal;
+mod near;
+mod operator;
+mod path;
+mod place;
+mod seen;
+#[cfg(test)]
+mod tests;
+
+use cursor::Cursor;
+use demand::Demand;
+use operator::Operator;
+use place::Found;
+use seen::{Seen, Sight, quote_all};
+
+/// How long an expectation may be, in bytes.
+const LENGTH: usize = 4096;
+
 /// How a subject is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// `status`: the fact of that name.
+    /// `status`: the fact of that name; `body` is the body's text.
     Plain,
     /// `phase.NAME`: the time of a phase.
     Phase,
@@ -67,10 +88,19 @@ pub struct Mistake {
     pub message: String,
 }
 
+impl Mistake {
+    fn new(at: Range<usize>, message: impl Into<String>) -> Self {
+        Self { at, message: message.into() }
+    }
+}
+
 /// What must hold, compiled.
 #[derive(Debug)]
 pub struct Expectation {
-    text: String,
+    text: Box<str>,
+    found: Found,
+    negated: bool,
+    demand: Demand,
 }
 
 /// What an expectation came to.
@@ -85,8 +115,17 @@ pub enum Judgement {
 impl Expectation {
     /// Compiles one line. `subjects` are the kind's.
     pub fn compile(text: &str, subjects: &[Subject]) -> Result<Self, Mistake> {
-        let _ = subjects;
-        Ok(Self { text: text.to_owned() })
+        let mut cursor = begin(text)?;
+        let found = Found::read(&mut cursor, subjects)?;
+        let (not, operator) = Operator::read(&mut cursor, &found)?;
+        let demand = Demand::read(&mut cursor, operator, &found)?;
+        end(
+            &mut cursor,
+            "one expectation is one line: write what follows as another, or leave it out",
+        )?;
+        // `a != b` is `a not == b`.
+        let negated = not != (operator == Operator::Unequal);
+        Ok(Self { text: text.trim().into(), found, negated, demand })
     }
 
     /// As it was written.
@@ -96,27 +135,79 @@ impl Expectation {
 
     /// The subject's name, as in the kind's table.
     pub fn subject(&self) -> &str {
-        &self.text
+        self.found.name
     }
 
     /// Judges it on what was seen.
     pub fn judge(&self, reading: &Reading, scope: &Scope) -> Judgement {
-        let _ = (reading, scope);
-        Judgement::Holds
+        match self.broken(reading, scope) {
+            Ok(None) => Judgement::Holds,
+            Ok(Some(why)) => {
+                let message = scope.clean(&format!("{}  ({why})", self.text));
+                Judgement::Broken(Failure::new(self.found.error_type, message))
+            }
+            Err(failure) => Judgement::Broken(failure),
+        }
+    }
+
+    /// Why it does not hold; none when it does.
+    fn broken(&self, reading: &Reading, scope: &Scope) -> Result<Option<String>, Failure> {
+        let sight = match self.found.look(reading) {
+            Ok(sight) => sight,
+            Err(why) => return Ok(Some(why)),
+        };
+        let clean = |text: &str| scope.clean(text);
+        let quote = |seen: &Seen<'_>| seen.quote(self.found.values, &self.text, &clean);
+        match sight {
+            Sight::Missing if self.negated && matches!(self.demand, Demand::Exists) => Ok(None),
+            Sight::Missing => Ok(Some(format!("{} is missing", self.found.written))),
+            Sight::One(seen) => {
+                let holds = self.holds(&seen, scope)?;
+                Ok((!holds).then(|| format!("was {}", quote(&seen))))
+            }
+            Sight::Some(all) => {
+                let mut any = false;
+                for seen in &all {
+                    any = any || self.demand.ask(seen, scope)? == Some(true);
+                }
+                let broken = any == self.negated;
+                Ok(broken.then(|| {
+                    format!("was {}", quote_all(&all, self.found.values, &self.text, &clean))
+                }))
+            }
+            Sight::Every(json, all) => {
+                for (index, value) in all.iter().enumerate() {
+                    let seen = Seen::of(json, value);
+                    if !self.holds(&seen, scope)? {
+                        let of = format!("value {} of {}", index + 1, all.len());
+                        return Ok(Some(format!("was {}, {of}", quote(&seen))));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether it holds for one value. What cannot be asked of the value holds neither with `not` nor without.
+    fn holds(&self, seen: &Seen<'_>, scope: &Scope) -> Result<bool, Failure> {
+        Ok(self.demand.ask(seen, scope)?.is_some_and(|holds| holds != self.negated))
     }
 }
 
 /// Where a capture finds its value: a subject without an operator, such as `json.id`.
 #[derive(Debug)]
 pub struct Capture {
-    text: String,
+    text: Box<str>,
+    found: Found,
 }
 
 impl Capture {
     /// Compiles one line. `subjects` are the kind's.
     pub fn compile(text: &str, subjects: &[Subject]) -> Result<Self, Mistake> {
-        let _ = subjects;
-        Ok(Self { text: text.to_owned() })
+        let mut cursor = begin(text)?;
+        let found = Found::read(&mut cursor, subjects)?;
+        end(&mut cursor, "a capture is a subject alone, such as json.id: leave this out")?;
+        Ok(Self { text: text.trim().into(), found })
     }
 
     /// As it was written.
@@ -124,14 +215,45 @@ impl Capture {
         &self.text
     }
 
+    /// The subject's name, as in the kind's table.
+    pub fn subject(&self) -> &str {
+        self.found.name
+    }
+
     /// The value that was seen, as text; a capture that finds nothing, or several values, is a failure that says so.
     pub fn find(&self, reading: &Reading) -> Result<String, Failure> {
-        let _ = reading;
-        Err(Failure::new(ErrorType::CaptureMissing, self.text.clone()))
+        let several = |count: usize| format!("found {count} values where one is meant");
+        let missing =
+            |why: &str| Failure::new(self.found.error_type, format!("{}  ({why})", self.text));
+        match self.found.look(reading).map_err(|why| missing(&why))? {
+            Sight::Missing => Err(missing(&format!("{} is missing", self.found.written))),
+            Sight::One(seen) => seen.capture().ok_or_else(|| missing("was null")),
+            Sight::Some(all) => Err(missing(&several(all.len()))),
+            Sight::Every(_, all) => Err(missing(&several(all.len()))),
+        }
     }
 }
 
 /// Shows a fact as a message quotes it.
 pub fn show(fact: &Fact) -> String {
-    format!("{fact:?}")
+    seen::show(fact)
+}
+
+fn begin(text: &str) -> Result<Cursor<'_>, Mistake> {
+    if text.len() > LENGTH {
+        let message = format!("longer than {LENGTH} bytes: write a shorter line");
+        return Err(Mistake::new(0..text.len(), message));
+    }
+    Ok(Cursor::new(text))
+}
+
+fn end(cursor: &mut Cursor<'_>, message: &str) -> Result<(), Mistake> {
+    cursor.skip_space();
+    let rest = cursor.rest().trim_end();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let at = cursor.at();
+    let message = format!("`{}` is too much: {message}", seen::shorten(rest.to_owned()));
+    Err(Mistake::new(at..at + rest.len(), message))
 }

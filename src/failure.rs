@@ -145,7 +145,6 @@ error_types! {
     AgentNoNetwork "agent.no_network" Agent error "This host has no network." "Routes and interfaces of this host.";
     AgentNoCredentials "agent.no_credentials" Agent error "No credentials or secret could be had." "The secret's source, or the instance profile.";
     AgentPanic "agent.panic" Agent error "A defect of picket ended this run." "Please report it with the message; the other probes go on.";
-    CaptureMissing "capture.missing" Target fail "A capture found nothing in the answer." "Compare the body in the evidence with the capture's path.";
     ConfigInvalid "config.invalid" Config error "A value that is known only in the run does not fit where it stands." "The message names the key.";
 }
 

@@ -1,1 +1,698 @@
-//! One run: steps in order, captures, time budget, `finally`.
+//! One run: steps in order, captures, the time budget, and `finally`.
+
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::clock::{Anchor, Timestamp};
+use crate::expect::{Expectation, Judgement};
+use crate::failure::{Blame, ErrorType, Failure};
+use crate::outcome::{Attempt, Evidence, Ids, Outcome, StepOutcome, Verdict};
+use crate::period;
+use crate::place::Place;
+use crate::plan::{Planned, Step, Trace, When};
+use crate::reading::Reading;
+use crate::secret::Secrets;
+use crate::template::Scope;
+
+/// What one run needs to know.
+#[derive(Debug)]
+pub struct Job {
+    /// The probe.
+    pub planned: Arc<Planned>,
+    /// Where this picket stands.
+    pub place: Place,
+    /// When the run is due.
+    pub due: Timestamp,
+    /// How often the wall clock had been set back.
+    pub fold: u64,
+    /// Where secrets come from.
+    pub secrets: Arc<Secrets>,
+    /// Turns true when picket stops and the run must come to its end: `finally` still runs.
+    pub cut: watch::Receiver<bool>,
+}
+
+/// Runs a probe once. It never takes longer than the probe's timeout, whatever the target does.
+pub async fn run(job: Job) -> Outcome {
+    let Job { planned, place, due, fold, secrets, mut cut } = job;
+    let anchor = Anchor::now();
+    let ids = Ids::of(&planned.name, &planned.labels, &place, due, fold);
+    let traced = traced(planned.trace, &ids);
+    let mut scope = Scope::new(planned.name.clone(), ids, secrets);
+    scope.sampled = traced;
+    scope.evidence = planned.evidence;
+    let mut record = Record { steps: Vec::new(), worst: None, evidence: None };
+    let end = anchor.steady + planned.timeout;
+
+    let steps_end = end - planned.reserve;
+    let mut budget = Budget { origin: anchor.steady, end: steps_end, cut: Some(&mut cut) };
+    for (index, step) in planned.steps.iter().enumerate() {
+        if !run_step(step, &format!("step/{index}"), &mut scope, &mut budget, &mut record).await {
+            break;
+        }
+    }
+    // `finally` has its own time and is not cut: what was made is cleared away also when picket stops.
+    let mut budget = Budget { origin: anchor.steady, end, cut: None };
+    for (index, step) in planned.finally.iter().enumerate() {
+        run_step(step, &format!("finally/{index}"), &mut scope, &mut budget, &mut record).await;
+    }
+    record.into_outcome(&planned, place, due, anchor, &scope, traced)
+}
+
+/// What is known of a run that was planned and did not run.
+pub fn unrun(
+    planned: &Planned,
+    place: &Place,
+    due: Timestamp,
+    fold: u64,
+    now: Timestamp,
+    verdict: Verdict,
+    why: &str,
+) -> Outcome {
+    let ids = Ids::of(&planned.name, &planned.labels, place, due, fold);
+    Outcome {
+        probe: planned.name.clone(),
+        kind: Cow::Borrowed(planned.kind),
+        region: place.region.clone(),
+        stage: place.stage.clone(),
+        labels: Arc::clone(&planned.labels),
+        trace_id: ids.trace_hex(),
+        run: ids.run,
+        due,
+        started: now.max(due),
+        took: Duration::ZERO,
+        verdict,
+        blame: (verdict == Verdict::Missed).then_some(Blame::Agent),
+        error_type: None,
+        message: Some(why.to_owned()),
+        attempts: 0,
+        timeout: planned.timeout,
+        phases: Vec::new(),
+        steps: Vec::new(),
+        evidence: None,
+        changed_from: None,
+        traced: false,
+        maintenance: in_maintenance(planned, due),
+    }
+}
+
+/// A run that a defect of ours ended: it is told as such, and the other probes go on.
+pub fn panicked(
+    planned: &Planned,
+    place: &Place,
+    due: Timestamp,
+    fold: u64,
+    now: Timestamp,
+    what: &str,
+) -> Outcome {
+    let mut outcome = unrun(
+        planned,
+        place,
+        due,
+        fold,
+        now,
+        Verdict::Error,
+        &format!("a defect of picket ended this run: {what}"),
+    );
+    outcome.blame = Some(Blame::Agent);
+    outcome.error_type = Some(ErrorType::AgentPanic);
+    outcome
+}
+
+fn traced(trace: Trace, ids: &Ids) -> bool {
+    match trace {
+        Trace::Always => true,
+        Trace::Never => false,
+        Trace::Ratio(share) => {
+            // The last bytes of the id are as good as drawn: all agents and replays agree on the choice.
+            let [.., a, b, c, d] = ids.trace;
+            f64::from(u32::from_be_bytes([a, b, c, d])) < share * f64::from(u32::MAX)
+        }
+    }
+}
+
+fn in_maintenance(planned: &Planned, due: Timestamp) -> bool {
+    planned.maintenance.iter().any(|(from, to)| (*from..*to).contains(&due))
+}
+
+/// The time that is left, and who may cut it short.
+struct Budget<'a> {
+    origin: Instant,
+    end: Instant,
+    cut: Option<&'a mut watch::Receiver<bool>>,
+}
+
+/// The run as it comes together.
+struct Record {
+    steps: Vec<StepOutcome>,
+    /// The failure that decides the run's verdict: the first one.
+    worst: Option<(Failure, Verdict)>,
+    evidence: Option<Box<Evidence>>,
+}
+
+/// How one attempt ended.
+enum Ended {
+    Passed,
+    /// A soft expectation did not hold.
+    Warned(Failure),
+    Failed(Failure),
+    /// Picket stops.
+    Cut,
+}
+
+/// Runs one step and records it. Says whether the next step may run.
+async fn run_step(
+    step: &Step,
+    place: &str,
+    scope: &mut Scope,
+    budget: &mut Budget<'_>,
+    record: &mut Record,
+) -> bool {
+    let began = Instant::now();
+    let finally = place.starts_with("finally");
+    let mut told = StepOutcome {
+        name: step.name.clone(),
+        kind: Cow::Borrowed(step.kind.name),
+        verdict: Verdict::Skipped,
+        blame: None,
+        error_type: None,
+        message: None,
+        finally,
+        start: began.saturating_duration_since(budget.origin),
+        took: Duration::ZERO,
+        attempts: 0,
+        earlier: Vec::new(),
+        phases: Vec::new(),
+        requests: Vec::new(),
+        facts: std::collections::BTreeMap::new(),
+    };
+    match holds(step.when.as_ref(), scope) {
+        Ok(true) => {}
+        Ok(false) => {
+            told.message = Some("its `when` does not hold".to_owned());
+            record.steps.push(told);
+            return true;
+        }
+        Err(missing) => {
+            told.message = Some(missing.message);
+            record.steps.push(told);
+            return finally;
+        }
+    }
+    let (ended, mut reading) = attempts(step, place, scope, budget, &mut told).await;
+    told.took = began.elapsed();
+    told.phases = reading.timeline.take();
+    told.requests = std::mem::take(&mut reading.requests);
+    told.facts = std::mem::take(&mut reading.facts);
+    let (verdict, failure) = match ended {
+        Ended::Passed => (Verdict::Pass, None),
+        Ended::Warned(failure) => (Verdict::Warn, Some(failure)),
+        Ended::Failed(failure) if failure.judged() => (Verdict::Fail, Some(failure)),
+        Ended::Failed(failure) => (Verdict::Error, Some(failure)),
+        Ended::Cut => (
+            Verdict::Skipped,
+            Some(Failure::new(ErrorType::JourneyTimeout, "drain: picket stopped while this ran")),
+        ),
+    };
+    told.verdict = verdict;
+    if let Some(failure) = failure {
+        note(&mut told, record, verdict, failure, reading, scope);
+    }
+    record.steps.push(told);
+    matches!(verdict, Verdict::Pass | Verdict::Warn)
+}
+
+/// Writes a failure into the step, and into the run if it is the first that counts for more than a warning.
+fn note(
+    told: &mut StepOutcome,
+    record: &mut Record,
+    verdict: Verdict,
+    failure: Failure,
+    reading: Reading,
+    scope: &Scope,
+) {
+    told.message = Some(failure.message.clone());
+    if verdict != Verdict::Skipped {
+        told.error_type = Some(failure.error_type);
+        told.blame = Some(failure.blame);
+    }
+    // The first failure decides; it outweighs the warnings that came before it.
+    let decides = match &record.worst {
+        None => true,
+        Some((_, before)) => *before == Verdict::Warn && verdict != Verdict::Warn,
+    };
+    if decides {
+        record.evidence = scope
+            .evidence
+            .then(|| Box::new(reading.into_evidence(scope)))
+            .filter(|evidence| !evidence.is_empty());
+        record.worst = Some((failure, verdict));
+    }
+}
+
+/// Tries a step as often as it may be tried; every attempt but the last is told in `earlier`.
+async fn attempts(
+    step: &Step,
+    place: &str,
+    scope: &mut Scope,
+    budget: &mut Budget<'_>,
+    told: &mut StepOutcome,
+) -> (Ended, Reading) {
+    let began = Instant::now();
+    let end = step.within.map_or(budget.end, |within| budget.end.min(began + within));
+    loop {
+        told.attempts += 1;
+        let mut reading = Reading::new(format!("{place}/try/{}", told.attempts), budget.origin);
+        if began >= budget.end {
+            let failure = Failure::new(
+                ErrorType::JourneyTimeout,
+                "the journey's time was used up before this step",
+            );
+            return (Ended::Failed(failure), reading);
+        }
+        let started = Instant::now();
+        let ended = attempt(step, scope, budget, end, &mut reading).await;
+        let again = match &ended {
+            Ended::Failed(failure) => {
+                told.attempts < step.attempts.max
+                    && tried_again(&step.attempts.on, failure.error_type)
+            }
+            Ended::Passed | Ended::Warned(_) | Ended::Cut => false,
+        };
+        let next = Instant::now() + step.attempts.wait;
+        let (true, Ended::Failed(failure)) = (again && next < end, &ended) else {
+            return (ended, reading);
+        };
+        told.earlier.push(Attempt {
+            start: started.saturating_duration_since(budget.origin),
+            took: started.elapsed(),
+            error_type: failure.error_type,
+            message: failure.message.clone(),
+        });
+        sleep_until(next).await;
+    }
+}
+
+/// Whether an attempt that broke like this is followed by another.
+fn tried_again(on: &[String], error_type: ErrorType) -> bool {
+    let name = error_type.as_str();
+    let group = name.split('.').next().unwrap_or(name);
+    let network = ["dns", "connect", "tls", "send", "response"].contains(&group);
+    on.iter().any(|wanted| {
+        wanted == name || wanted == group || wanted == "any" || (network && wanted == "network")
+    })
+}
+
+/// One attempt under its time limit, judged.
+async fn attempt(
+    step: &Step,
+    scope: &mut Scope,
+    budget: &mut Budget<'_>,
+    end: Instant,
+    reading: &mut Reading,
+) -> Ended {
+    let began = reading.began;
+    let look = AssertUnwindSafe(step.action.look(scope, reading)).catch_unwind();
+    let seen = match &mut budget.cut {
+        None => timeout_at(end, look).await,
+        Some(cut) => tokio::select! {
+            biased;
+            seen = timeout_at(end, look) => seen,
+            () = stopping(cut) => return Ended::Cut,
+        },
+    };
+    let failure = match seen {
+        Ok(Ok(Ok(()))) => None,
+        Ok(Ok(Err(failure))) => Some(failure),
+        Ok(Err(panic)) => Some(Failure::new(
+            ErrorType::AgentPanic,
+            format!("a defect of picket: {}", what_panicked(&*panic)),
+        )),
+        Err(_) => Some(timed_out(reading, end.saturating_duration_since(began))),
+    };
+    if let Some(mut failure) = failure {
+        if reading.timeline.open().is_some() {
+            reading.timeline.broke(failure.error_type);
+        }
+        close_requests(reading, failure.error_type);
+        failure.message = scope.clean(&failure.message);
+        return Ended::Failed(failure);
+    }
+    reading.timeline.end();
+    judge(step, scope, reading)
+}
+
+/// Resolves when picket stops; never, if nobody can say so any more.
+async fn stopping(cut: &mut watch::Receiver<bool>) {
+    if cut.wait_for(|cut| *cut).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn what_panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+/// The phase that was open tells where the time ran out.
+fn timed_out(reading: &Reading, limit: Duration) -> Failure {
+    let limit = period::show(Duration::from_millis(
+        u64::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(u64::MAX),
+    ));
+    match reading.timeline.open() {
+        Some(phase) => Failure::new(phase.timeout(), format!("no end of `{phase}` within {limit}")),
+        None => Failure::new(ErrorType::ResponseTimeout, format!("no end within {limit}")),
+    }
+}
+
+/// Requests that were under way when the attempt ended end with it.
+fn close_requests(reading: &mut Reading, error: ErrorType) {
+    let elapsed = reading.timeline.elapsed();
+    if let Some(request) =
+        reading.requests.last_mut().filter(|request| request.error_type.is_none())
+    {
+        request.took = request.took.max(elapsed.saturating_sub(request.start));
+        request.error_type = Some(error);
+    }
+}
+
+/// What must hold, what is kept, and what should hold, in this order.
+fn judge(step: &Step, scope: &mut Scope, reading: &mut Reading) -> Ended {
+    if let Some(failure) = first_broken(&step.expect, scope, reading) {
+        return Ended::Failed(step.action.lay_blame(reading, failure));
+    }
+    for captured in &step.capture {
+        match captured.from.find(reading) {
+            Ok(value) => scope.capture(&captured.name, value, captured.secret),
+            Err(mut failure) => {
+                failure.message =
+                    scope.clean(&format!("capture `{}`: {}", captured.name, failure.message));
+                return Ended::Failed(failure);
+            }
+        }
+    }
+    match first_broken(&step.warn, scope, reading) {
+        Some(failure) => Ended::Warned(failure),
+        None => Ended::Passed,
+    }
+}
+
+/// The first expectation that does not hold decides; the messages of the others stand beside it.
+fn first_broken(
+    expectations: &[Expectation],
+    scope: &Scope,
+    reading: &mut Reading,
+) -> Option<Failure> {
+    let mut first: Option<Failure> = None;
+    for expectation in expectations {
+        let Judgement::Broken(failure) = expectation.judge(reading, scope) else { continue };
+        match &mut first {
+            None => {
+                reading.evidence.expectation = Some(scope.clean(expectation.text()));
+                first = Some(failure);
+            }
+            Some(first) => {
+                first.message.push_str("; ");
+                first.message.push_str(&failure.message);
+            }
+        }
+    }
+    first
+}
+
+/// Whether a step's condition holds; a condition that needs a capture that was not made cannot be told.
+fn holds(when: Option<&When>, scope: &Scope) -> Result<bool, Failure> {
+    match when {
+        None => Ok(true),
+        Some(When::Captured(name)) => Ok(scope.has(name)),
+        Some(When::NotCaptured(name)) => Ok(!scope.has(name)),
+        Some(When::Same(left, right, same)) => {
+            Ok((left.render(scope)? == right.render(scope)?) == *same)
+        }
+    }
+}
+
+impl Record {
+    fn into_outcome(
+        self,
+        planned: &Planned,
+        place: Place,
+        due: Timestamp,
+        anchor: Anchor,
+        scope: &Scope,
+        traced: bool,
+    ) -> Outcome {
+        let Self { steps, worst, evidence } = self;
+        let verdict = worst.as_ref().map_or(Verdict::Pass, |(_, verdict)| *verdict);
+        let failure = worst.map(|(failure, _)| failure);
+        let named = verdict != Verdict::Skipped;
+        let decided = steps.iter().find(|step| step.verdict == verdict);
+        let attempts = decided.map_or(1, |step| step.attempts.max(1));
+        let message = failure.as_ref().map(|failure| match decided {
+            Some(step) if planned.steps.len() + planned.finally.len() > 1 => {
+                format!("{}: {}", step.name, failure.message)
+            }
+            Some(_) | None => failure.message.clone(),
+        });
+        let mut phases: Vec<_> =
+            steps.iter().flat_map(|step| step.phases.iter().cloned()).collect();
+        phases.sort_by_key(|timed| timed.start);
+        Outcome {
+            probe: planned.name.clone(),
+            kind: Cow::Borrowed(planned.kind),
+            region: place.region,
+            stage: place.stage,
+            labels: Arc::clone(&planned.labels),
+            run: Arc::clone(&scope.ids.run),
+            trace_id: scope.ids.trace_hex(),
+            due,
+            started: anchor.wall,
+            took: anchor.elapsed(),
+            verdict,
+            blame: failure.as_ref().filter(|_| named).map(|failure| failure.blame),
+            error_type: failure.as_ref().filter(|_| named).map(|failure| failure.error_type),
+            message,
+            attempts,
+            timeout: planned.timeout,
+            phases,
+            steps,
+            evidence,
+            changed_from: None,
+            traced,
+            maintenance: in_maintenance(planned, due),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::expect::{Capture, Shape, Subject, Type};
+    use crate::outcome::Labels;
+    use crate::phase::Phase;
+    use crate::plan::{Attempts, Captured};
+    use crate::probe::{Action, Ground, Kind, Probe};
+    use crate::setting::Refused;
+
+    /// A step that does what it is told.
+    #[derive(Debug, Deserialize, JsonSchema)]
+    struct Told {
+        does: String,
+    }
+
+    impl Probe for Told {
+        const KIND: &'static str = "told";
+        const ABOUT: &'static str = "does what it is told";
+        const EXAMPLE: &'static str = "";
+        const SUBJECTS: &'static [Subject] = &[Subject {
+            name: "status",
+            shape: Shape::Plain,
+            values: Type::Number,
+            error_type: ErrorType::ExpectStatus,
+            about: "",
+        }];
+        const DEFAULT_EXPECT: &'static [&'static str] = &[];
+
+        fn ready(&mut self, _: &Ground) -> Result<(), Refused> {
+            Ok(())
+        }
+
+        async fn look(&self, _: &Scope, reading: &mut Reading) -> Result<(), Failure> {
+            match self.does.as_str() {
+                "hang" => {
+                    reading
+                        .timeline
+                        .time(Phase::Wait, std::future::pending::<Result<(), Failure>>())
+                        .await
+                }
+                "panic" => panic!("as it was told"),
+                "refuse" => Err(Failure::new(ErrorType::ConnectRefused, "refused")),
+                status => {
+                    reading.fact("status", status.parse::<i64>().unwrap());
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    static TOLD: Kind = Kind::of::<Told>();
+
+    fn step(name: &str, does: &str) -> Step {
+        let action: Arc<dyn Action> = Arc::new(Told { does: does.to_owned() });
+        let good = Expectation::compile("status == 200", Told::SUBJECTS).unwrap();
+        Step {
+            name: name.to_owned(),
+            kind: &TOLD,
+            action,
+            expect: if does.parse::<i64>().is_ok() { vec![good] } else { Vec::new() },
+            warn: Vec::new(),
+            capture: Vec::new(),
+            when: None,
+            within: None,
+            attempts: Attempts {
+                max: 1,
+                wait: Duration::from_secs(1),
+                on: vec!["network".to_owned()],
+            },
+        }
+    }
+
+    fn probe(steps: Vec<Step>, finally: Vec<Step>) -> Planned {
+        Planned {
+            name: "a".into(),
+            kind: "journey",
+            labels: Labels::default(),
+            source: ("a.toml".into(), 1),
+            fingerprint: 1,
+            every: Duration::from_secs(60),
+            timeout: Duration::from_secs(8),
+            reserve: if finally.is_empty() { Duration::ZERO } else { Duration::from_secs(2) },
+            overlap: 1,
+            steps,
+            finally,
+            evidence: true,
+            trace: Trace::Always,
+            paused: false,
+            maintenance: Vec::new(),
+            alarm: BTreeMap::new(),
+        }
+    }
+
+    async fn outcome(planned: Planned) -> Outcome {
+        let (_stop, cut) = watch::channel(false);
+        let place = Place { region: "r".into(), stage: "s".into() };
+        let due = crate::clock::now();
+        run(Job { planned: Arc::new(planned), place, due, fold: 0, secrets: Arc::default(), cut })
+            .await
+    }
+
+    fn verdicts(outcome: &Outcome) -> Vec<(&str, Verdict)> {
+        outcome.steps.iter().map(|step| (step.name.as_str(), step.verdict)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_hangs_is_cut_off_and_finally_runs_in_its_own_time() {
+        let outcome = outcome(probe(
+            vec![step("one", "200"), step("two", "hang"), step("three", "200")],
+            vec![step("clean", "200")],
+        ))
+        .await;
+        assert_eq!(
+            verdicts(&outcome),
+            [("one", Verdict::Pass), ("two", Verdict::Fail), ("clean", Verdict::Pass)]
+        );
+        assert_eq!(outcome.error_type, Some(ErrorType::ResponseTimeout));
+        assert_eq!(outcome.took.as_secs(), 6, "eight seconds, two of them reserved");
+        assert!(outcome.message.unwrap().starts_with("two: no end of `wait` within"));
+        assert_eq!(outcome.phases[0].error, Some(ErrorType::ResponseTimeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_finally_that_hangs_ends_with_the_timeout() {
+        let outcome = outcome(probe(vec![step("one", "hang")], vec![step("clean", "hang")])).await;
+        assert_eq!(outcome.took.as_secs(), 8);
+        assert_eq!(verdicts(&outcome), [("one", Verdict::Fail), ("clean", Verdict::Fail)]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_the_agent_and_finally_still_runs() {
+        let outcome = outcome(probe(vec![step("one", "panic")], vec![step("clean", "200")])).await;
+        assert_eq!((outcome.verdict, outcome.blame), (Verdict::Error, Some(Blame::Agent)));
+        assert_eq!(outcome.error_type, Some(ErrorType::AgentPanic));
+        assert_eq!(outcome.steps.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_soft_expectation_that_does_not_hold_is_a_warning_with_its_type() {
+        let mut soft = step("one", "200");
+        soft.warn = vec![Expectation::compile("status == 201", Told::SUBJECTS).unwrap()];
+        let outcome = outcome(probe(vec![soft, step("two", "200")], Vec::new())).await;
+        assert_eq!(verdicts(&outcome), [("one", Verdict::Warn), ("two", Verdict::Pass)]);
+        assert_eq!(
+            (outcome.verdict, outcome.error_type),
+            (Verdict::Warn, Some(ErrorType::ExpectStatus))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_attempt_is_recorded_and_a_broken_expectation_is_not_tried_again() {
+        let mut refused = step("one", "refuse");
+        refused.attempts.max = 3;
+        let told = outcome(probe(vec![refused], Vec::new())).await;
+        assert_eq!((told.attempts, told.steps[0].earlier.len()), (3, 2));
+        let mut wrong = step("one", "503");
+        wrong.attempts.max = 3;
+        let told = outcome(probe(vec![wrong], Vec::new())).await;
+        assert_eq!((told.attempts, told.verdict), (1, Verdict::Fail));
+    }
+
+    #[tokio::test]
+    async fn a_capture_that_finds_nothing_fails_the_step_and_names_itself() {
+        let mut step = step("one", "refuse");
+        step.action = Arc::new(Told { does: "200".to_owned() });
+        let subjects = &[Subject {
+            name: "json",
+            shape: Shape::Json,
+            values: Type::Any,
+            error_type: ErrorType::ExpectJson,
+            about: "",
+        }];
+        step.capture = vec![Captured {
+            name: "order".to_owned(),
+            from: Capture::compile("json.id", subjects).unwrap(),
+            secret: false,
+        }];
+        let outcome = outcome(probe(vec![step], Vec::new())).await;
+        assert_eq!(outcome.verdict, Verdict::Fail);
+        assert!(outcome.message.unwrap().starts_with("capture `order`"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_cuts_the_step_and_finally_still_runs() {
+        let (stop, cut) = watch::channel(false);
+        let place = Place { region: "r".into(), stage: "s".into() };
+        let planned = Arc::new(probe(vec![step("one", "hang")], vec![step("clean", "200")]));
+        let job =
+            Job { planned, place, due: crate::clock::now(), fold: 0, secrets: Arc::default(), cut };
+        let running = tokio::spawn(run(job));
+        tokio::task::yield_now().await;
+        stop.send_replace(true);
+        let outcome = running.await.unwrap();
+        assert_eq!(verdicts(&outcome), [("one", Verdict::Skipped), ("clean", Verdict::Pass)]);
+        assert_eq!((outcome.verdict, outcome.error_type), (Verdict::Skipped, None));
+        assert!(outcome.message.unwrap().contains("drain"));
+    }
+}

@@ -27,10 +27,10 @@ pub mod phase;
 pub mod place;
 pub mod secret;
 pub mod setting;
-pub mod template;
 // The record, and what it is made from.
 pub mod outcome;
 pub mod reading;
+pub mod template;
 // What must hold, and the way to a target.
 pub mod aws;
 pub mod dial;
@@ -42,10 +42,13 @@ pub mod probe;
 pub mod config;
 pub mod plan;
 // One run, and when.
+pub mod board;
 pub mod health;
 pub mod journal;
 pub mod journey;
 pub mod outbox;
+pub mod recent;
+pub mod roster;
 pub mod schedule;
 // The whole.
 pub mod agent;

@@ -187,6 +187,22 @@ pub fn show(length: Duration) -> String {
     }
 }
 
+/// Writes a length as it was measured: to three digits, in the unit that fits.
+pub fn brief(length: Duration) -> String {
+    let seconds = length.as_secs_f64();
+    let (value, unit) = match seconds {
+        _ if seconds >= 0.9995 => (seconds, "s"),
+        _ if seconds >= 0.000_999_5 => (seconds * 1e3, "ms"),
+        _ => (seconds * 1e6, "us"),
+    };
+    let digits = match value {
+        _ if unit == "us" || value >= 99.95 => 0,
+        _ if value >= 9.995 => 1,
+        _ => 2,
+    };
+    format!("{value:.digits$}{unit}")
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&show(self.0))
@@ -270,6 +286,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_measured_length_has_three_digits() {
+        for (seconds, text) in [
+            (0.0, "0us"),
+            (0.000_047_3, "47us"),
+            (0.000_999_6, "1.00ms"),
+            (0.048_12, "48.1ms"),
+            (0.099_96, "100ms"),
+            (1.204, "1.20s"),
+            (61.5, "61.5s"),
+            (754.0, "754s"),
+        ] {
+            assert_eq!(brief(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+
+    #[test]
     fn a_period_reads_as_it_is_written() {
         for (text, millis) in [
             ("200ms", 200),
@@ -307,7 +339,7 @@ mod tests {
     #[test]
     fn a_length_is_shown_as_people_write_it() {
         assert_eq!(show(Duration::from_secs(90)), "90s");
-        assert_eq!(show(Duration::from_secs(3600)), "1h");
+        assert_eq!(show(Duration::from_hours(1)), "1h");
         assert_eq!(show(Duration::from_micros(123_456)), "123ms");
         assert_eq!(show(Duration::from_nanos(1_234_567)), "1.23ms");
     }

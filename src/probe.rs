@@ -47,6 +47,12 @@ pub trait Probe: DeserializeOwned + JsonSchema + fmt::Debug + Send + Sync + 'sta
         Ok(())
     }
 
+    /// What a broken expectation means where the kind knows better, such as 429: the service is there, the quota is not.
+    fn lay_blame(&self, reading: &Reading, broken: Failure) -> Failure {
+        let _ = reading;
+        broken
+    }
+
     /// One attempt: one request, no retry. The caller keeps the time limit and drops the future at its end; what was
     /// seen until then is in `reading`.
     fn look(
@@ -96,6 +102,9 @@ pub trait Action: fmt::Debug + Send + Sync {
 
     /// Whether an expectation on this subject makes sense with these settings; if not, why not.
     fn has_subject(&self, subject: &str) -> Result<(), String>;
+
+    /// What a broken expectation means where the kind knows better.
+    fn lay_blame(&self, reading: &Reading, broken: Failure) -> Failure;
 }
 
 impl<P: Probe> Action for P {
@@ -109,6 +118,10 @@ impl<P: Probe> Action for P {
 
     fn has_subject(&self, subject: &str) -> Result<(), String> {
         Probe::has_subject(self, subject)
+    }
+
+    fn lay_blame(&self, reading: &Reading, broken: Failure) -> Failure {
+        Probe::lay_blame(self, reading, broken)
     }
 }
 

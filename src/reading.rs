@@ -2,12 +2,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::outcome::{Evidence, Fact, Request};
 use crate::phase::Timeline;
+use crate::template::Scope;
+
+/// The part of a body that evidence keeps, in bytes.
+pub const EVIDENCE_BODY: usize = 16 * 1024;
+
+mod json;
+
+pub use json::Json;
 
 /// What one attempt at a step saw.
 #[derive(Debug)]
@@ -28,6 +37,7 @@ pub struct Reading {
     pub requests: Vec<Request>,
     /// What a failure leaves to look at. Kinds fill it in as they go; it is dropped when the step passes.
     pub evidence: Evidence,
+    json: OnceLock<Result<Json, String>>,
 }
 
 impl Reading {
@@ -42,7 +52,31 @@ impl Reading {
             body: None,
             requests: Vec::new(),
             evidence: Evidence::default(),
+            json: OnceLock::new(),
         }
+    }
+
+    /// What a failure leaves to look at: nothing that the run must hide.
+    pub fn into_evidence(mut self, scope: &Scope) -> Evidence {
+        if let Some(body) = self.body.filter(|_| self.evidence.body.is_none()) {
+            let shown = body.get(..EVIDENCE_BODY).unwrap_or(&body);
+            self.evidence.body = Some(scope.clean(&String::from_utf8_lossy(shown)));
+            let left_out = body.len() - shown.len();
+            self.evidence.body_left_out =
+                (left_out > 0).then(|| u64::try_from(left_out).unwrap_or(u64::MAX));
+        }
+        for text in [&mut self.evidence.request, &mut self.evidence.response].into_iter().flatten()
+        {
+            *text = scope.clean(text);
+        }
+        self.evidence
+    }
+
+    /// The body as JSON, or why it cannot be looked into. It is read once, when it is first asked for: the body must
+    /// be whole by then.
+    pub fn json(&self) -> Result<&Json, &str> {
+        let body = self.body.as_deref().unwrap_or_default();
+        self.json.get_or_init(|| Json::parse(body)).as_ref().map_err(String::as_str)
     }
 
     /// Notes a fact.

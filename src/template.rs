@@ -7,8 +7,10 @@ use std::ops::Range;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cookie_store::CookieStore;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
+use url::Url;
 
 use crate::failure::{ErrorType, Failure};
 use crate::outcome::Ids;
@@ -49,9 +51,27 @@ enum Part {
     Variable(Variable, Range<usize>),
 }
 
+/// What a dollar is that neither `{` nor another dollar follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lone {
+    /// A mistake: it may be a forgotten brace.
+    Refused,
+    /// Itself: in expectations it is the root of a `JSONPath` or the end of a pattern.
+    Kept,
+}
+
 impl Template {
     /// Reads `${…}` and `$$`.
     pub fn parse(text: &str) -> Result<Self, Mistake> {
+        Self::read(text, Lone::Refused)
+    }
+
+    /// Reads `${…}` and `$$` in an expectation, where a lone dollar is itself.
+    pub fn parse_line(text: &str) -> Result<Self, Mistake> {
+        Self::read(text, Lone::Kept)
+    }
+
+    fn read(text: &str, lone: Lone) -> Result<Self, Mistake> {
         let mut parts = Vec::new();
         let mut plain = String::new();
         let mut at = 0;
@@ -62,6 +82,11 @@ impl Template {
             if rest.starts_with('$') {
                 plain.push('$');
                 at = dollar + 2;
+                continue;
+            }
+            if !rest.starts_with('{') && lone == Lone::Kept {
+                plain.push('$');
+                at = dollar + 1;
                 continue;
             }
             if !rest.starts_with('{') {
@@ -143,29 +168,69 @@ pub fn settle(
     for part in &template.parts {
         match part {
             Part::Text(plain) => settled.push_str(&plain.replace('$', "$$")),
-            Part::Variable(variable, range) => {
-                let undefined = |message| Mistake { at: range.clone(), message };
-                let value = match variable {
-                    Variable::Run => "${run}".to_owned(),
-                    Variable::Secret(name) => format!("${{secret:{name}}}"),
-                    Variable::Env(name) => {
-                        let unset =
-                            || undefined(format!("${{env:{name}}} is not set in the environment"));
-                        std::env::var(name).ok().ok_or_else(unset)?.replace('$', "$$")
-                    }
-                    Variable::Named(name) => match givens.get(name) {
-                        Some(value) => value.replace('$', "$$"),
-                        None if known.iter().any(|capture| capture == name) => {
-                            format!("${{{name}}}")
-                        }
-                        None => return Err(undefined(unknown(name, givens, known))),
-                    },
-                };
-                settled.push_str(&value);
-            }
+            Part::Variable(variable, range) => match given(variable, range, givens, known)? {
+                Given::Now(value) => settled.push_str(&value.replace('$', "$$")),
+                Given::Later => settled.push_str(text.get(range.clone()).unwrap_or_default()),
+            },
         }
     }
     Ok(settled)
+}
+
+/// As [`settle`], for an expectation: a lone dollar is itself, what is no variable stays as it was written, and a
+/// value is escaped so that it cannot end the quotes that it stands in.
+pub fn settle_line(
+    text: &str,
+    givens: &BTreeMap<String, String>,
+    known: &[String],
+) -> Result<String, Mistake> {
+    let template = Template::parse_line(text)?;
+    let mut settled = String::new();
+    let mut copied = 0;
+    for (variable, range) in template.variables() {
+        if let Given::Now(value) = given(variable, range, givens, known)? {
+            settled.push_str(text.get(copied..range.start).unwrap_or_default());
+            for c in value.chars() {
+                match c {
+                    '$' => settled.push_str("$$"),
+                    '\n' => settled.push_str("\\n"),
+                    '\\' | '\'' | '"' => settled.extend(['\\', c]),
+                    c => settled.push(c),
+                }
+            }
+            copied = range.end;
+        }
+    }
+    settled.push_str(text.get(copied..).unwrap_or_default());
+    Ok(settled)
+}
+
+/// A variable when the file is loaded.
+enum Given {
+    /// Its value is known.
+    Now(String),
+    /// Only the run knows it.
+    Later,
+}
+
+fn given(
+    variable: &Variable,
+    at: &Range<usize>,
+    givens: &BTreeMap<String, String>,
+    known: &[String],
+) -> Result<Given, Mistake> {
+    let undefined = |message| Mistake { at: at.clone(), message };
+    match variable {
+        Variable::Run | Variable::Secret(_) => Ok(Given::Later),
+        Variable::Env(name) => std::env::var(name)
+            .map(Given::Now)
+            .map_err(|_| undefined(format!("${{env:{name}}} is not set in the environment"))),
+        Variable::Named(name) => match givens.get(name) {
+            Some(value) => Ok(Given::Now(value.clone())),
+            None if known.iter().any(|capture| capture == name) => Ok(Given::Later),
+            None => Err(undefined(unknown(name, givens, known))),
+        },
+    }
 }
 
 fn unknown(name: &str, givens: &BTreeMap<String, String>, known: &[String]) -> String {
@@ -250,7 +315,7 @@ impl JsonSchema for Template {
     }
 }
 
-/// What one run knows: its ids, its captures, its secrets.
+/// What one run knows: its ids, its captures, its secrets, its cookies.
 #[derive(Debug)]
 pub struct Scope {
     /// The probe that runs.
@@ -264,6 +329,7 @@ pub struct Scope {
     secrets: Arc<Secrets>,
     captures: BTreeMap<String, String>,
     used: Mutex<Used>,
+    cookies: Mutex<CookieStore>,
 }
 
 #[derive(Debug, Default)]
@@ -283,6 +349,7 @@ impl Scope {
             secrets,
             captures: BTreeMap::new(),
             used: Mutex::default(),
+            cookies: Mutex::default(),
         }
     }
 
@@ -314,6 +381,30 @@ impl Scope {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).redactor.clone()
     }
 
+    /// Keeps the cookies that an answer from `url` sets, for the rest of this run.
+    pub fn keep_cookies<'a>(&self, url: &Url, fields: impl Iterator<Item = &'a str>) {
+        let mut fields = fields.peekable();
+        if fields.peek().is_none() {
+            return;
+        }
+        let mut cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        for field in fields {
+            // What is no cookie, or is for another site, is not kept: so do browsers.
+            drop(cookies.parse(field, url));
+        }
+    }
+
+    /// The cookies of this run for a request to `url`, as the header writes them.
+    pub fn cookies_for(&self, url: &Url) -> Option<String> {
+        let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs: Vec<_> = cookies
+            .get_request_values(url)
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        pairs.sort_unstable();
+        (!pairs.is_empty()).then(|| pairs.join("; "))
+    }
+
     fn value(&self, variable: &Variable) -> Result<Cow<'_, str>, Failure> {
         match variable {
             Variable::Run => Ok(Cow::Borrowed(self.ids.run.as_ref())),
@@ -332,7 +423,7 @@ impl Scope {
             Variable::Named(name) | Variable::Env(name) => match self.captures.get(name) {
                 Some(value) => Ok(Cow::Borrowed(value)),
                 None => Err(Failure::new(
-                    ErrorType::CaptureMissing,
+                    ErrorType::ExpectValue,
                     format!("`{name}` was not captured, so ${{{name}}} has no value"),
                 )),
             },
@@ -370,5 +461,57 @@ mod tests {
         assert!(mistake.message.contains("did you mean `region`?"), "{}", mistake.message);
         assert!(settle("${env:NO_SUCH_VARIABLE_HERE}", &givens(), &[]).is_err());
         assert!(settle("50$ ", &givens(), &[]).unwrap_err().message.contains("$$"));
+    }
+
+    #[test]
+    fn in_an_expectation_a_lone_dollar_is_itself() {
+        let line = r#"json["$.a[?@.b == '${region}']"] matches '^${order}$'"#;
+        let settled = settle_line(line, &givens(), &["order".to_owned()]).unwrap();
+        assert_eq!(settled, r#"json["$.a[?@.b == 'eu-west-1']"] matches '^${order}$'"#);
+        assert_eq!(settle_line("body == '$$1'", &givens(), &[]).unwrap(), "body == '$$1'");
+        assert_eq!(settle_line("body == '${regin}'", &givens(), &[]).unwrap_err().at, 9..17);
+    }
+
+    #[test]
+    fn a_given_value_cannot_end_the_quotes_that_it_stands_in() {
+        let givens = BTreeMap::from([("who".to_owned(), "O'Hara $5\\".to_owned())]);
+        let settled = settle_line("json.a == '${who}'", &givens, &[]).unwrap();
+        assert_eq!(settled, r"json.a == 'O\'Hara $$5\\'");
+    }
+
+    fn scope() -> Scope {
+        let place = crate::place::Place { region: "eu-west-1".into(), stage: "prod".into() };
+        let due = crate::clock::Timestamp::from_secs(1);
+        let ids = Ids::of(&"api".into(), &crate::outcome::Labels::default(), &place, due, 0);
+        Scope::new("api".into(), ids, Arc::new(Secrets::default()))
+    }
+
+    #[test]
+    fn a_run_fills_in_its_captures_and_names_the_one_that_is_not_there() {
+        let mut scope = scope();
+        let template = Template::parse("/orders/${order}?cost=$$5").unwrap();
+        let failure = template.render(&scope).unwrap_err();
+        assert_eq!(failure.error_type, ErrorType::ExpectValue);
+        assert!(failure.message.contains("`order`"), "{}", failure.message);
+        scope.capture("order", "o-1".to_owned(), false);
+        assert_eq!(template.render(&scope).unwrap(), "/orders/o-1?cost=$5");
+    }
+
+    #[test]
+    fn a_secret_capture_is_hidden_from_records() {
+        let mut scope = scope();
+        scope.capture("token", "t0ken".to_owned(), true);
+        assert_eq!(Template::parse("${token}").unwrap().render(&scope).unwrap(), "t0ken");
+        assert_eq!(scope.clean("Bearer t0ken"), "Bearer ***");
+    }
+
+    #[test]
+    fn a_template_reads_back_as_it_was_written() {
+        for text in ["", "plain", "a ${run} b", "${secret:api/key}", "${order}${region}"] {
+            assert_eq!(Template::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["$", "${", "${}", "${a b}", "${secret:}", "${vault:x}"] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
     }
 }

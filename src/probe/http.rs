@@ -1,53 +1,563 @@
 //! An HTTP request, as a client of the service would send it.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header, response};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use tokio::time::Instant;
+use url::Url;
+
+use self::compression::Coding;
+use self::decode::Gathering;
+use self::exchange::Exchange;
+use self::redirect::{Next, Trail, same_origin};
+use self::request::{Ask, Trouble};
+use self::settings::{Auth, Settings, Version};
 use super::{Ground, Probe};
-use crate::expect::{Shape, Subject, Type};
+use crate::dial::{Connection, Dial, Guard, Proxy, Tls, TlsSettings, dial};
+use crate::expect::Subject;
 use crate::failure::{ErrorType, Failure};
+use crate::outcome::hex;
+use crate::phase::Phase;
 use crate::reading::Reading;
 use crate::setting::Refused;
 use crate::template::{Scope, Template};
 
-/// The keys of `http = { … }`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+mod compression;
+mod decode;
+mod evidence;
+mod exchange;
+mod redirect;
+mod request;
+mod settings;
+mod subjects;
+#[cfg(test)]
+mod tests;
+mod text;
+mod wire;
+
+/// How many redirects are followed when nothing is said.
+const FOLLOW: u32 = 5;
+/// The largest body when nothing is said.
+const MAX_BODY: u64 = 1 << 20;
+
+/// An HTTP request: its settings, and what is made out of them when the file is loaded.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Settings")]
 pub(super) struct Http {
-    /// Where to.
-    url: Template,
+    settings: Settings,
+    /// The request, when nothing in it waits for the run.
+    fixed: Option<Arc<Ask>>,
+    /// What `body_file` holds.
+    file: Option<Bytes>,
+    /// Whether a secret may show up in another guise.
+    has_secrets: bool,
+    /// TLS to the URL's own origin, and to those that redirects lead to.
+    tls: OnceLock<Result<Arc<Tls>, Refused>>,
+    tls_elsewhere: OnceLock<Result<Arc<Tls>, Refused>>,
+    folder: PathBuf,
+    connect: Option<(String, u16)>,
+    resolver: Vec<SocketAddr>,
+    /// The proxy, when nothing in it waits for the run.
+    proxy: Option<Proxy>,
+    accept_encoding: Option<HeaderValue>,
+    /// The largest body to take, in bytes.
+    room: usize,
+}
+
+impl From<Settings> for Http {
+    fn from(settings: Settings) -> Self {
+        Self {
+            settings,
+            fixed: None,
+            file: None,
+            has_secrets: false,
+            tls: OnceLock::new(),
+            tls_elsewhere: OnceLock::new(),
+            folder: PathBuf::new(),
+            connect: None,
+            resolver: Vec::new(),
+            proxy: None,
+            accept_encoding: None,
+            room: 0,
+        }
+    }
+}
+
+impl JsonSchema for Http {
+    fn schema_name() -> Cow<'static, str> {
+        "Http".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Settings::json_schema(generator)
+    }
 }
 
 impl Probe for Http {
     const KIND: &'static str = "http";
     const ABOUT: &'static str = "An HTTP request, as a client of the service would send it.";
-    const EXAMPLE: &'static str =
-        "[probe.orders-api]\nhttp = { url = \"https://orders.example.com/health\" }\n";
-    const SUBJECTS: &'static [Subject] = &[
-        Subject {
-            name: "status",
-            shape: Shape::Plain,
-            values: Type::Number,
-            error_type: ErrorType::ExpectStatus,
-            about: "the status code",
-        },
-        Subject {
-            name: "latency",
-            shape: Shape::Plain,
-            values: Type::Length,
-            error_type: ErrorType::ExpectLatency,
-            about: "the whole attempt",
-        },
-    ];
+    const EXAMPLE: &'static str = include_str!("http/example.toml");
+    const SUBJECTS: &'static [Subject] = subjects::SUBJECTS;
     const DEFAULT_EXPECT: &'static [&'static str] = &["status in 200..299"];
 
     fn ready(&mut self, ground: &Ground) -> Result<(), Refused> {
-        let _ = ground;
+        self.folder.clone_from(&ground.folder);
+        self.refuse_what_does_not_fit()?;
+        self.file = self.read_body_file()?;
+        self.connect = self.settings.connect.as_deref().map(settings::host_and_port).transpose()?;
+        self.resolver = match &self.settings.resolver {
+            Some(servers) => servers.addresses()?,
+            None => ground.resolver.clone(),
+        };
+        self.proxy = self.literal_proxy()?;
+        self.accept_encoding = self.settings.compression.accept();
+        let room = self.settings.max_body.map_or(MAX_BODY, |size| size.bytes());
+        self.room = usize::try_from(room).unwrap_or(usize::MAX);
+        let templates = self.settings.templates();
+        self.has_secrets = templates.iter().any(Template::has_secret);
+        if templates.iter().all(|template| template.literal().is_some()) {
+            self.fixed = Some(Arc::new(self.literal_ask()?));
+        }
+        // A TLS setting that does not fit is told when the file is loaded, even where only a redirect needs it.
+        if self.settings.tls.is_some() || !self.is_in_the_open() {
+            self.tls(true)?;
+        }
+        Ok(())
+    }
+
+    fn has_subject(&self, subject: &str) -> Result<(), String> {
+        let about_tls = subject.starts_with("tls") || subject.starts_with("cert");
+        if about_tls && self.is_in_the_open() {
+            return Err(
+                "there is no TLS on an http:// URL: write https://, or leave it out".to_owned()
+            );
+        }
         Ok(())
     }
 
     async fn look(&self, scope: &Scope, reading: &mut Reading) -> Result<(), Failure> {
-        let _ = (self.url.render(scope)?, reading);
+        let mut ask = self.ask(scope)?;
+        let origin = ask.url.clone();
+        let mut trail = Trail::new(self.settings.follow.unwrap_or(FOLLOW));
+        loop {
+            let cookies = scope.cookies_for(&ask.url);
+            trail.ask(&ask.method, &ask.url, cookies.as_deref())?;
+            let at_home = same_origin(&origin, &ask.url);
+            let hop = Hop { ask: &ask, cookies, at_home, trail: &trail, scope };
+            let Some(next) = self.request(&hop, reading).await? else { return Ok(()) };
+            ask = Arc::new(follow(&ask, next));
+            reading.timeline.next_hop();
+        }
+    }
+}
+
+/// One request of a trail.
+struct Hop<'a> {
+    ask: &'a Ask,
+    cookies: Option<String>,
+    /// Whether it goes to the origin that the user wrote.
+    at_home: bool,
+    trail: &'a Trail,
+    scope: &'a Scope,
+}
+
+impl Http {
+    /// Makes one request and keeps its record; the answer is where it redirects to, if it does.
+    async fn request(&self, hop: &Hop<'_>, reading: &mut Reading) -> Result<Option<Next>, Failure> {
+        let redirects = hop.trail.redirects();
+        let span = hop.scope.ids.span(&format!("{}/request/{redirects}", reading.place));
+        evidence::open(&hop.ask.method, &hop.ask.url, redirects, span, reading, hop.scope);
+        let result = self.exchange(hop, span, reading).await;
+        if let Err(failure) = &result {
+            reading.timeline.broke(failure.error_type);
+        }
+        let now = reading.timeline.elapsed();
+        if let Some(request) = reading.requests.last_mut() {
+            request.took = now.saturating_sub(request.start);
+            request.error_type = result.as_ref().err().map(|failure| failure.error_type);
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        hop: &Hop<'_>,
+        span: [u8; 8],
+        reading: &mut Reading,
+    ) -> Result<Option<Next>, Failure> {
+        let url = &hop.ask.url;
+        reading.fact("url", evidence::shown(url, hop.scope));
+        reading.fact("redirects", hop.trail.redirects());
+        let way = self.way(hop)?;
+        let connection = dial(&way, reading).await?;
+        evidence::connected(&connection, reading);
+        let two = self.speaks_two(&connection, url)?;
+        let proxy = way.proxy.as_ref().filter(|_| connection.through_proxy);
+        let request = self.message(hop, span, two, proxy)?;
+        if let Some(name) = request.headers().get(header::USER_AGENT) {
+            evidence::introduced(&String::from_utf8_lossy(name.as_bytes()), reading);
+        }
+        let (head, body) = request.into_parts();
+        if hop.scope.evidence {
+            reading.evidence.request = Some(evidence::request_head(&head, url, two, hop.scope));
+        }
+        let request = Request::from_parts(head, body);
+        reading.timeline.begin(Phase::Send);
+        let timeline = &mut reading.timeline;
+        let (mut exchange, parts) = if two {
+            Exchange::two(connection.stream, request, timeline).await?
+        } else {
+            Exchange::one(connection.stream, request, timeline).await?
+        };
+        note_head(&parts, hop, reading);
+        let set = parts.headers.get_all(header::SET_COOKIE).iter();
+        hop.scope.keep_cookies(url, set.filter_map(|value| value.to_str().ok()));
+        let next = hop.trail.next(&hop.ask.method, url, parts.status, &parts.headers)?;
+        if next.is_some() {
+            // The connection is this request's own: what else it has to say is not heard.
+            reading.timeline.end_at(exchange.ended_at());
+            return Ok(next);
+        }
+        let ended = self.receive(&mut exchange, &parts, reading).await?;
+        reading.timeline.end_at(ended);
+        let latency = ended.saturating_duration_since(reading.began);
+        reading.fact("latency", latency.as_secs_f64());
+        Ok(None)
+    }
+
+    /// Reads the body; what came of it is kept, whatever happens.
+    async fn receive(
+        &self,
+        exchange: &mut Exchange,
+        parts: &response::Parts,
+        reading: &mut Reading,
+    ) -> Result<Instant, Failure> {
+        let gathering = Gathering::new(Coding::of(&parts.headers), self.room);
+        let mut keeping = Keeping { gathering: Some(gathering), reading };
+        let Some(gathering) = &mut keeping.gathering else { return Ok(Instant::now()) };
+        exchange.body(gathering).await?;
+        Ok(exchange.ended_at())
+    }
+
+    /// Which way a hop goes.
+    fn way(&self, hop: &Hop<'_>) -> Result<Dial, Failure> {
+        let url = &hop.ask.url;
+        let tls = (url.scheme() == "https").then(|| self.tls(hop.at_home)).transpose();
+        let first = hop.trail.redirects() == 0;
+        Ok(Dial {
+            host: evidence::bare_host(url).to_owned(),
+            port: url.port_or_known_default().unwrap_or(80),
+            ip: self.settings.ip,
+            connect: self.connect.clone().filter(|_| hop.at_home),
+            resolver: self.resolver.clone(),
+            proxy: self.proxy(hop.scope)?,
+            tls: tls.map_err(Trouble::Refused)?,
+            guard: if first { Guard::None } else { Guard::NotLinkLocal },
+        })
+    }
+
+    fn speaks_two(&self, connection: &Connection, url: &Url) -> Result<bool, Failure> {
+        let agreed = connection.alpn.as_deref() == Some(b"h2");
+        if self.settings.version != Version::Two || agreed || url.scheme() == "http" {
+            return Ok(agreed || (self.settings.version == Version::Two && url.scheme() == "http"));
+        }
+        let message = "the target does not speak HTTP/2: it did not choose h2 in the TLS handshake";
+        Err(Failure::new(ErrorType::TlsProtocol, message))
+    }
+
+    /// The request as it goes over the wire.
+    fn message(
+        &self,
+        hop: &Hop<'_>,
+        span: [u8; 8],
+        two: bool,
+        proxy: Option<&Proxy>,
+    ) -> Result<Request<Bytes>, Failure> {
+        let Hop { ask, scope, .. } = hop;
+        let mut headers = HeaderMap::with_capacity(16);
+        if !two {
+            headers.insert(header::HOST, host(&ask.url)?);
+        }
+        headers.insert(header::USER_AGENT, user_agent(scope));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        if let Some(accept) = &self.accept_encoding {
+            headers.insert(header::ACCEPT_ENCODING, accept.clone());
+        }
+        if !ask.headers.contains_key("traceparent") {
+            propagate(scope, span, &mut headers);
+        }
+        for name in ask.headers.keys() {
+            headers.remove(name);
+        }
+        for (name, value) in &ask.headers {
+            if hop.at_home || !value.is_sensitive() {
+                headers.append(name, value.clone());
+            }
+        }
+        add_cookies(hop.cookies.as_deref(), &mut headers);
+        let mut uri = request::on_wire(&ask.url, two || proxy.is_some())?;
+        if two {
+            uri = prepare_for_two(uri, &mut headers)?;
+        }
+        if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
+            let value = HeaderValue::from_str(authorization.expose());
+            let mut value = value.map_err(|_| unfit("proxy", "its user fits no header"))?;
+            value.set_sensitive(true);
+            headers.insert(header::PROXY_AUTHORIZATION, value);
+        }
+        let mut request = Request::new(ask.body.clone());
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn ask(&self, scope: &Scope) -> Result<Arc<Ask>, Failure> {
+        if let Some(fixed) = &self.fixed {
+            return Ok(Arc::clone(fixed));
+        }
+        if self.has_secrets {
+            for template in self.settings.templates().iter().filter(|each| each.has_secret()) {
+                request::hide_disguises(template, scope)?;
+            }
+        }
+        let ask = self.settings.ask(&|template| template.render(scope), self.file.as_ref())?;
+        if let Some(value) = ask.headers.get(header::AUTHORIZATION).filter(|_| self.has_secrets) {
+            let token = value.to_str().unwrap_or_default().split_once(' ').map(|(_, token)| token);
+            scope.hide(&crate::secret::Secret::new(token.unwrap_or_default()));
+        }
+        Ok(Arc::new(ask))
+    }
+
+    fn proxy(&self, scope: &Scope) -> Result<Option<Proxy>, Failure> {
+        let Some(template) = self.settings.proxy.as_ref().filter(|_| self.proxy.is_none()) else {
+            return Ok(self.proxy.clone());
+        };
+        let parsed = Proxy::parse(&template.render(scope)?);
+        parsed.map(Some).map_err(|message| unfit("proxy", &message))
+    }
+
+    /// TLS to the user's own origin, or to another, which learns nothing of the user's names and keys.
+    fn tls(&self, at_home: bool) -> Result<Arc<Tls>, Refused> {
+        let settings = self.settings.tls.clone().unwrap_or_default();
+        let alpn = self.settings.version.alpn();
+        let (slot, settings) = if at_home {
+            (&self.tls, settings)
+        } else {
+            (
+                &self.tls_elsewhere,
+                TlsSettings { cert: None, key: None, server_name: None, ..settings },
+            )
+        };
+        let host = self.fixed.as_ref().filter(|_| at_home);
+        let host = host.map_or("", |ask| evidence::bare_host(&ask.url));
+        slot.get_or_init(|| {
+            Tls::build(&settings, alpn, host, &self.folder).map_err(|refused| {
+                let key = if refused.key.is_empty() {
+                    "tls".to_owned()
+                } else {
+                    format!("tls.{}", refused.key)
+                };
+                Refused { key, ..refused }
+            })
+        })
+        .clone()
+    }
+}
+
+/// What was gathered of a body goes to the reading also when the run is cut off.
+struct Keeping<'a> {
+    gathering: Option<Gathering>,
+    reading: &'a mut Reading,
+}
+
+impl Drop for Keeping<'_> {
+    fn drop(&mut self) {
+        if let Some(gathering) = self.gathering.take() {
+            let body = gathering.into_bytes();
+            self.reading.fact("size", i64::try_from(body.len()).unwrap_or(i64::MAX));
+            self.reading.body = Some(body);
+        }
+    }
+}
+
+/// Keeps what the head of an answer says.
+fn note_head(parts: &response::Parts, hop: &Hop<'_>, reading: &mut Reading) {
+    evidence::answered(parts.status, parts.version, reading);
+    reading.fact("status", parts.status.as_u16());
+    reading.fact("http.version", evidence::protocol(parts.version));
+    reading.headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), value)
+        })
+        .collect();
+    if hop.scope.evidence {
+        reading.evidence.response = Some(evidence::response_head(parts, hop.scope));
+    }
+}
+
+/// The request that a redirect asks for.
+fn follow(ask: &Ask, next: Next) -> Ask {
+    let Next { method, url, with_body } = next;
+    let mut headers = ask.headers.clone();
+    if !with_body {
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+            headers.remove(name);
+        }
+    }
+    let body = if with_body { ask.body.clone() } else { Bytes::new() };
+    Ask { method, url, headers, body }
+}
+
+fn host(url: &Url) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(evidence::authority(url))
+        .map_err(|_| unfit("url", "its host fits no header"))
+}
+
+fn user_agent(scope: &Scope) -> HeaderValue {
+    let visible = |letter: char| if letter.is_ascii_graphic() { letter } else { '?' };
+    let probe: String = scope.probe.as_str().chars().map(visible).collect();
+    let name = format!("picket/{} (probe={probe})", env!("CARGO_PKG_VERSION"));
+    HeaderValue::from_str(&name).unwrap_or_else(|_| HeaderValue::from_static("picket"))
+}
+
+/// The run's context, for the target's own traces.
+fn propagate(scope: &Scope, span: [u8; 8], headers: &mut HeaderMap) {
+    let trace = scope.ids.trace_hex();
+    let span = hex(&span);
+    let sampled = u8::from(scope.sampled);
+    let (epoch, rest) = trace.split_at_checked(8).unwrap_or((&trace, ""));
+    for (name, value) in [
+        ("traceparent", format!("00-{trace}-{span}-{sampled:02x}")),
+        ("tracestate", format!("picket={}", scope.ids.run)),
+        ("x-amzn-trace-id", format!("Root=1-{epoch}-{rest};Parent={span};Sampled={sampled}")),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+fn add_cookies(cookies: Option<&str>, headers: &mut HeaderMap) {
+    let Some(cookies) = cookies else { return };
+    let own = headers.get(header::COOKIE).and_then(|own| own.to_str().ok());
+    let all = own.map_or_else(|| cookies.to_owned(), |own| format!("{own}; {cookies}"));
+    if let Ok(mut value) = HeaderValue::from_str(&all) {
+        value.set_sensitive(true);
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// HTTP/2 has its own place for the host, and no connection of one hop to speak of.
+fn prepare_for_two(uri: http::Uri, headers: &mut HeaderMap) -> Result<http::Uri, Failure> {
+    for name in ["connection", "keep-alive", "proxy-connection", "te", "upgrade"] {
+        headers.remove(name);
+    }
+    let Some(host) = headers.remove(header::HOST) else { return Ok(uri) };
+    let mut parts = uri.into_parts();
+    let authority = http::uri::Authority::from_maybe_shared(host);
+    parts.authority = Some(authority.map_err(|_| unfit("headers.host", "no host and port"))?);
+    http::Uri::from_parts(parts).map_err(|_| unfit("headers.host", "no host and port"))
+}
+
+fn unfit(key: &str, message: &str) -> Failure {
+    Failure::new(ErrorType::ConfigInvalid, format!("{key}: {message}"))
+}
+
+/// What is settled when the file is loaded.
+impl Http {
+    fn refuse_what_does_not_fit(&self) -> Result<(), Refused> {
+        let Settings { version, reuse, auth, headers, tls, follow, .. } = &self.settings;
+        if *version == Version::Three {
+            return Err(request::later("version", "HTTP/3"));
+        }
+        if *reuse {
+            return Err(request::later("reuse", "a connection kept between runs"));
+        }
+        match auth {
+            Some(Auth::Oauth2(_)) => return Err(request::later("auth.oauth2", "OAuth 2")),
+            Some(Auth::Sigv4(_)) => return Err(request::later("auth.sigv4", "signing by SigV4")),
+            Some(Auth::Basic(_) | Auth::Bearer(_)) if has_authorization(headers) => {
+                let message = "`auth` writes this header: keep one of the two";
+                return Err(Refused::new("headers.authorization", message));
+            }
+            Some(Auth::Basic(_) | Auth::Bearer(_)) | None => {}
+        }
+        let mut bodies = self.settings.bodies();
+        if let (Some(first), Some(second)) = (bodies.next(), bodies.next()) {
+            let message = format!("there is `{first}` already: a request has one body");
+            return Err(Refused::new(second, message));
+        }
+        self.settings.method()?;
+        self.check_url()?;
+        if tls.is_some() && self.is_in_the_open() && *follow == Some(0) {
+            return Err(Refused::new("tls", "there is no TLS on an http:// URL: write https://"));
+        }
+        for (name, text::Text(template)) in headers {
+            let value = template.literal().unwrap_or_default();
+            request::field(name, &value)?;
+        }
         Ok(())
     }
+
+    fn check_url(&self) -> Result<(), Refused> {
+        if let Some(literal) = self.settings.url.literal() {
+            return request::target(&literal).map(|_| ());
+        }
+        // With a variable in it, what stands before the variable must fit.
+        let written = self.settings.url.to_string();
+        let scheme = written.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        match scheme.as_deref() {
+            Some("http" | "https") | None if written.starts_with("${") => Ok(()),
+            Some("http" | "https") => Ok(()),
+            _ => request::target(&written).map(|_| ()),
+        }
+    }
+
+    /// Whether the URL is an `http://` one.
+    fn is_in_the_open(&self) -> bool {
+        let written = self.settings.url.to_string();
+        written.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"))
+    }
+
+    fn literal_ask(&self) -> Result<Ask, Refused> {
+        let literal = |template: &Template| Ok(template.literal().unwrap_or_default().into_owned());
+        self.settings.ask(&literal, self.file.as_ref()).map_err(|trouble| match trouble {
+            Trouble::Refused(refused) => refused,
+            Trouble::Failure(failure) => Refused::new("", failure.message),
+        })
+    }
+
+    fn literal_proxy(&self) -> Result<Option<Proxy>, Refused> {
+        let Some(literal) = self.settings.proxy.as_ref().and_then(Template::literal) else {
+            return Ok(None);
+        };
+        Proxy::parse(&literal).map(Some).map_err(|message| Refused::new("proxy", message))
+    }
+
+    fn read_body_file(&self) -> Result<Option<Bytes>, Refused> {
+        let Some(template) = &self.settings.body_file else { return Ok(None) };
+        let refused = |message: String| Refused::new("body_file", message);
+        let path = template
+            .literal()
+            .ok_or_else(|| refused("a path that only the run knows cannot be read".to_owned()))?;
+        let path = self.folder.join(path.as_ref());
+        let read = std::fs::read(&path);
+        let bytes =
+            read.map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+        Ok(Some(bytes.into()))
+    }
+}
+
+fn has_authorization(headers: &std::collections::BTreeMap<String, text::Text>) -> bool {
+    headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"))
 }

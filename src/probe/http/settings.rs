@@ -1,0 +1,182 @@
+//! The keys of `http = { … }` as they are written.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use schemars::JsonSchema;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::compression::Compression;
+use super::text::Text;
+use crate::dial::{Family, TlsSettings};
+use crate::period::Size;
+use crate::setting::Refused;
+use crate::template::Template;
+
+/// The keys of `http = { … }`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::probe) struct Settings {
+    /// Where to: an `http://` or `https://` address. A user and password go into `auth`, not here.
+    pub(super) url: Template,
+    /// The request method; default: GET, and POST when there is a body.
+    pub(super) method: Option<String>,
+    /// Header fields to send. They go before picket's own: `host`, `user-agent`, `accept`, `accept-encoding` and
+    /// `traceparent` can be written here. Those with a secret, and `authorization`, `cookie`, `x-api-key` and their
+    /// like, never follow a redirect to another origin.
+    #[serde(default)]
+    pub(super) headers: BTreeMap<String, Text>,
+    /// Parameters to add to the URL's query.
+    #[serde(default)]
+    pub(super) query: BTreeMap<String, Text>,
+    /// The body, as text. One of `body`, `json`, `form` and `body_file`.
+    pub(super) body: Option<Template>,
+    /// The body, as JSON. Variables in its texts are filled in; `content-type` is `application/json`.
+    pub(super) json: Option<Value>,
+    /// The body, as the fields of an HTML form; `content-type` is `application/x-www-form-urlencoded`.
+    pub(super) form: Option<BTreeMap<String, Text>>,
+    /// The body: the bytes of a file, read when the probe file is loaded. A relative path starts from its folder.
+    pub(super) body_file: Option<Template>,
+    /// Who asks: `{ basic = { user = "…", password = "${secret:…}" } }` or `{ bearer = "${secret:…}" }`.
+    pub(super) auth: Option<Auth>,
+    /// How many redirects to follow; 0: none, the redirect itself is the answer. Default: 5. Never from https to http,
+    /// to link-local or metadata addresses, or to other schemes.
+    pub(super) follow: Option<u32>,
+    /// The protocol: "auto" (what the target chooses over TLS, 1.1 without; the default), "1.1" or "2".
+    #[serde(default)]
+    pub(super) version: Version,
+    /// TLS: `{ ca, cert, key, server_name, verify, min_version }`.
+    pub(super) tls: Option<TlsSettings>,
+    /// Which addresses to use: "any" (whichever connects first; the default), "4" or "6".
+    #[serde(default)]
+    pub(super) ip: Family,
+    /// Where to dial, "host:port". Host, SNI and verification stay the URL's; redirects to other origins are dialled
+    /// where they say.
+    pub(super) connect: Option<String>,
+    /// The DNS servers to ask, "ip:port" or a list; default: the agent's.
+    pub(super) resolver: Option<Servers>,
+    /// The largest body to take, after decompression; a larger one is `response.too_large`. Default: 1MiB.
+    pub(super) max_body: Option<Size>,
+    /// The codings to offer: true (gzip, br and zstd; the default), false (none) or a list. What comes is decoded.
+    #[serde(default)]
+    pub(super) compression: Compression,
+    /// Whether to keep the connection between runs; default: false, a fresh connection for each request. True comes in
+    /// a later version.
+    #[serde(default)]
+    pub(super) reuse: bool,
+    /// A proxy to go through: `http://user:password@host:port`.
+    pub(super) proxy: Option<Template>,
+}
+
+/// Who asks.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(in crate::probe) enum Auth {
+    /// A user and a password.
+    Basic(Basic),
+    /// A token.
+    Bearer(Template),
+    /// An OAuth 2 client; comes in a later version.
+    Oauth2(Later),
+    /// The AWS service to sign for; comes in a later version.
+    Sigv4(Later),
+}
+
+/// Whatever a later version will read.
+#[derive(Debug, JsonSchema)]
+#[schemars(transparent)]
+pub(in crate::probe) struct Later(#[schemars(with = "Value")] ());
+
+impl<'de> Deserialize<'de> for Later {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self(()))
+    }
+}
+
+/// A user and a password.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::probe) struct Basic {
+    /// The user.
+    pub(super) user: Template,
+    /// The password; best a `${secret:NAME}`.
+    #[serde(default = "nothing")]
+    pub(super) password: Template,
+}
+
+fn nothing() -> Template {
+    Template::plain("")
+}
+
+/// The protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(in crate::probe) enum Version {
+    /// What the target chooses over TLS, HTTP/1.1 without.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// HTTP/1.1.
+    #[serde(rename = "1.1")]
+    One,
+    /// HTTP/2, without TLS too.
+    #[serde(rename = "2")]
+    Two,
+    /// HTTP/3; comes in a later version.
+    #[serde(rename = "3")]
+    Three,
+}
+
+impl Version {
+    /// What to offer in the TLS handshake, best first.
+    pub(super) const fn alpn(self) -> &'static [&'static str] {
+        match self {
+            Self::Auto => &["h2", "http/1.1"],
+            Self::One => &["http/1.1"],
+            Self::Two | Self::Three => &["h2"],
+        }
+    }
+}
+
+/// DNS servers: one, or a list.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "\"ip:port\", or a list of them")]
+pub(in crate::probe) enum Servers {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Servers {
+    /// Their addresses; without a port it is 53.
+    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, Refused> {
+        let servers = match self {
+            Self::One(server) => std::slice::from_ref(server),
+            Self::Many(servers) => servers,
+        };
+        servers.iter().map(|server| server_address(server)).collect()
+    }
+}
+
+fn server_address(server: &str) -> Result<SocketAddr, Refused> {
+    let alone = || server.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
+    server.parse().ok().or_else(alone).ok_or_else(|| {
+        let message =
+            format!("{server:?} is no DNS server: write its address, such as 10.0.0.2:53");
+        Refused::new("resolver", message)
+    })
+}
+
+/// Reads `host:port`.
+pub(super) fn host_and_port(text: &str) -> Result<(String, u16), Refused> {
+    let wrong = || {
+        let message =
+            format!("{text:?} is no host and port: write host:port, such as 10.0.0.7:8443");
+        Refused::new("connect", message)
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let fits = !host.is_empty() && (bare.is_some() || !host.contains([':', '/', '@', ' ']));
+    let port = port.parse().ok().filter(|port| *port > 0 && fits).ok_or_else(wrong)?;
+    Ok((bare.unwrap_or(host).to_owned(), port))
+}
