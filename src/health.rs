@@ -436,6 +436,30 @@ mod tests {
     }
 
     #[test]
+    fn a_journey_tells_its_steps_apart_and_what_it_left_behind() {
+        let health = health();
+        let mut run = outcome(Verdict::Pass);
+        let mut sent = run.steps[0].clone();
+        sent.name = "sent".to_owned();
+        sent.phases[0].phase = Phase::Deliver;
+        let cleaning = |name: &str, verdict| {
+            let (name, phases) = (name.to_owned(), Vec::new());
+            StepOutcome { name, verdict, finally: true, phases, ..run.steps[0].clone() }
+        };
+        let skipped = cleaning("nothing to clean", Verdict::Skipped);
+        let failed = cleaning("cleaned in vain", Verdict::Error);
+        run.steps = vec![sent, skipped, failed];
+        health.planned(&planned().identity());
+        health.settle(&run);
+        let page = page(&health);
+        assert_eq!(sum(&page, "probe_residue"), 1);
+        assert_eq!(sum(&page, "probe_deliver_duration_seconds_count"), 1);
+        assert!(page.contains(
+            r#"phase="connect",probe="api",region="us-east-1",stage="prod",step="sent""#
+        ));
+    }
+
+    #[test]
     fn who_speaks_is_the_same_after_a_restart() {
         let extra = [("cloud.provider".to_owned(), "aws".to_owned())];
         let one = resource(&place(), extra.clone());
