@@ -250,18 +250,22 @@ impl Reading {
         }
     }
 
+    /// A file's tables. What breaks the rules of TOML makes noise behind it, so only its first breach is told, and
+    /// each table that is written twice.
     fn parse<'i>(&mut self, source: &'i Arc<Source>) -> Option<Table<'i>> {
-        let (table, errors) = DeTable::parse_recoverable(&source.text);
+        let (table, mut errors) = DeTable::parse_recoverable(&source.text);
         if errors.is_empty() {
             return Some(table.into_inner());
         }
-        let mut last_line = 0;
-        for error in errors {
+        errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
+        for (index, error) in errors.into_iter().enumerate() {
             let spot = Spot::new(source, error.span().unwrap_or_default());
-            // What follows on the same line follows from the first.
-            if spot.line() != last_line {
-                last_line = spot.line();
-                self.mistakes.push(Mistake::advised(spot, error.message(), ""));
+            if error.message() != "duplicate key" {
+                if index == 0 {
+                    self.mistakes.push(Mistake::at(spot, error.message()));
+                }
+            } else if index == 0 || spot.is_of_a_header() {
+                self.mistakes.push(twice(spot));
             }
         }
         None
@@ -307,7 +311,8 @@ impl Reading {
             mistakes.push(unfit(source, key, &span, error));
         });
         refuse_rest(source, &table, AgentKeys::KEYS, &mut self.mistakes);
-        let AgentKeys { region, stage, probes, state, listen, resolver, labels: _, max_in_flight } = keys;
+        let AgentKeys { region, stage, probes, state, listen, resolver, labels: _, max_in_flight } =
+            keys;
         if let Some(region) = self.mistakes_of_name(source, region, "region") {
             self.settings.region = (region != "auto").then(|| Region::from(region.as_str()));
         }
@@ -333,7 +338,9 @@ impl Reading {
                 "`max_in_flight` cannot be 0",
                 "write how many runs may be under way at once, such as 1024",
             )),
-            Some(most) => settings.max_in_flight = usize::try_from(most.value).unwrap_or(usize::MAX),
+            Some(most) => {
+                settings.max_in_flight = usize::try_from(most.value).unwrap_or(usize::MAX)
+            }
             None => {}
         }
     }
@@ -442,6 +449,36 @@ impl Reading {
         let file_of = |name| tables.get(name).map(|spot: &Spot| Arc::clone(&spot.source));
         let (agent, export) = (file_of("agent"), file_of("export"));
         Written { settings, files, agent, export, mistakes, warnings }
+    }
+}
+
+/// A key that is written twice in one file, with its first place: the nearest of that name in the lines before it.
+fn twice(spot: Spot) -> Mistake {
+    let lines = spot.source.text.get(..spot.span.start).and_then(|before| before.rfind('\n'));
+    let before = lines.and_then(|end| spot.source.text.get(..=end)).unwrap_or_default();
+    let mut first: Option<Spot> = None;
+    keys_of(DeTable::parse_recoverable(before).0.get_ref(), &mut |key, span| {
+        let found = Spot::new(&spot.source, span);
+        let nearer = first.as_ref().is_none_or(|first| first.span.start < found.span.start);
+        if key == spot.text() && nearer && found.is_of_a_header() == spot.is_of_a_header() {
+            first = Some(found);
+        }
+    });
+    let title = format!("`{}` is written twice", spot.text());
+    let mistake = Mistake::advised(spot, title, "keep one of the two");
+    match first {
+        Some(first) => mistake.with_first(first, "first written here"),
+        None => mistake,
+    }
+}
+
+/// Tells each key of a table and of the tables in it.
+fn keys_of(table: &Table<'_>, tell: &mut dyn FnMut(&str, std::ops::Range<usize>)) {
+    for (key, value) in table {
+        tell(key.get_ref(), key.span());
+        if let DeValue::Table(inner) = value.get_ref() {
+            keys_of(inner, tell);
+        }
     }
 }
 

@@ -7,7 +7,11 @@ use crate::config::shape::nearest;
 use crate::failure::ErrorType;
 
 /// Explains one type, or lists all (0); a type that is none is 2.
-pub(super) fn main(error_type: Option<&str>, out: &mut dyn Write, notes: &mut dyn Write) -> io::Result<u8> {
+pub(super) fn main(
+    error_type: Option<&str>,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> io::Result<u8> {
     let Some(name) = error_type else {
         list(out)?;
         return Ok(0);
@@ -37,7 +41,8 @@ fn explain(error_type: ErrorType, out: &mut dyn Write) -> io::Result<()> {
     let entry = error_type.entry();
     writeln!(out, "{}\n\n  {}\n", entry.name, entry.about)?;
     writeln!(out, "  blame    {}, unless the run knows better", entry.blame)?;
-    let judged = if entry.judged { "picket judged the target" } else { "picket could not judge the target" };
+    let judged =
+        if entry.judged { "picket judged the target" } else { "picket could not judge the target" };
     writeln!(out, "  verdict  {}: {judged}", verdict(error_type))?;
     writeln!(out, "  look at  {}", entry.advice)
 }

@@ -4,12 +4,15 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// The files of the set.
-const SET: &[(&str, &str)] =
-    &[("picket.toml", include_str!("init/picket.toml")), ("probes/example.toml", include_str!("init/example.toml"))];
+const SET: &[(&str, &str)] = &[
+    ("picket.toml", include_str!("init/picket.toml")),
+    ("probes/example.toml", include_str!("init/example.toml")),
+];
 
 /// Writes the set (0); where one of its files is already, writes nothing (2).
 pub(super) fn main(folder: &Path, out: &mut dyn Write, notes: &mut dyn Write) -> io::Result<u8> {
-    let taken: Vec<_> = SET.iter().map(|(name, _)| folder.join(name)).filter(|path| path.exists()).collect();
+    let taken: Vec<_> =
+        SET.iter().map(|(name, _)| folder.join(name)).filter(|path| path.exists()).collect();
     if !taken.is_empty() {
         for path in taken {
             writeln!(notes, "error: {} is there already: nothing was written", path.display())?;
@@ -25,7 +28,11 @@ pub(super) fn main(folder: &Path, out: &mut dyn Write, notes: &mut dyn Write) ->
         writeln!(out, "wrote {}", path.display())?;
     }
     let config = folder.join("picket.toml");
-    writeln!(out, "try: picket check --config {0}    then: picket run --config {0}", config.display())?;
+    writeln!(
+        out,
+        "try: picket check --config {0}    then: picket run --config {0}",
+        config.display()
+    )?;
     Ok(0)
 }
 

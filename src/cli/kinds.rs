@@ -11,9 +11,14 @@ use crate::expect::{Shape, Subject, Type};
 use crate::probe::{KINDS, Kind};
 
 /// Prints a kind's page, or lists the kinds (0); a kind that is none is 2.
-pub(super) fn main(kind: Option<&str>, out: &mut dyn Write, notes: &mut dyn Write) -> io::Result<u8> {
+pub(super) fn main(
+    kind: Option<&str>,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> io::Result<u8> {
     let Some(name) = kind else {
-        let rows: Vec<_> = KINDS.iter().map(|kind| vec![kind.name.to_owned(), kind.about.to_owned()]).collect();
+        let rows: Vec<_> =
+            KINDS.iter().map(|kind| vec![kind.name.to_owned(), kind.about.to_owned()]).collect();
         columns::write(out, &rows)?;
         return Ok(0);
     };
@@ -58,10 +63,12 @@ fn keys(schema: &Value) -> Vec<Vec<String>> {
 
 fn walk(schema: &Value, root: &Value, prefix: &str, rows: &mut Vec<Vec<String>>) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
-    let required: Vec<_> = schema.get("required").and_then(Value::as_array).into_iter().flatten().collect();
+    let required: Vec<_> =
+        schema.get("required").and_then(Value::as_array).into_iter().flatten().collect();
     for (name, written) in properties {
         let meant = followed(written, root);
-        let about = [written, meant].into_iter().find_map(|schema| schema.get("description")?.as_str());
+        let about =
+            [written, meant].into_iter().find_map(|schema| schema.get("description")?.as_str());
         let about = about.unwrap_or_default().replace('\n', " ");
         let must = if required.iter().any(|key| *key == name) { " (required)" } else { "" };
         rows.push(vec![format!("  {prefix}{name}"), shape(meant, root), format!("{about}{must}")]);
@@ -87,7 +94,9 @@ fn shape(schema: &Value, root: &Value) -> String {
     if let Some(word) = schema.get("const") {
         return word.to_string();
     }
-    if let Some(ways) = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array) {
+    if let Some(ways) =
+        schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
+    {
         let mut ways: Vec<_> = ways.iter().map(|way| shape(followed(way, root), root)).collect();
         ways.dedup();
         return ways.join(" or ");

@@ -59,12 +59,18 @@ fn next(planned: &Planned, place: &Place, now: Timestamp, next_due: NextDue<'_>)
     vec![first, second, next_due(planned, place, second)]
 }
 
-fn table(plan: &Plan, now: Timestamp, next_due: NextDue<'_>, out: &mut dyn Write) -> io::Result<()> {
+fn table(
+    plan: &Plan,
+    now: Timestamp,
+    next_due: NextDue<'_>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     writeln!(out, "region {}, stage {}", plan.place.region, plan.place.stage)?;
     let head = ["PROBE", "KIND", "EVERY", "TIMEOUT", "STEPS", "NEXT", "LABELS"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for planned in &plan.probes {
-        let labels: Vec<_> = planned.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels: Vec<_> =
+            planned.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let next = match planned.paused {
             true => "paused".to_owned(),
             false => next_due(planned, &plan.place, now).to_string(),
@@ -86,10 +92,18 @@ fn table(plan: &Plan, now: Timestamp, next_due: NextDue<'_>, out: &mut dyn Write
     Ok(())
 }
 
-fn lines(plan: &Plan, now: Timestamp, next_due: NextDue<'_>, out: &mut dyn Write) -> io::Result<()> {
+fn lines(
+    plan: &Plan,
+    now: Timestamp,
+    next_due: NextDue<'_>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     for planned in &plan.probes {
         let names = |steps: &[plan::Step]| {
-            steps.iter().map(|step| json!({ "name": step.name, "kind": step.kind.name })).collect::<Vec<_>>()
+            steps
+                .iter()
+                .map(|step| json!({ "name": step.name, "kind": step.kind.name }))
+                .collect::<Vec<_>>()
         };
         let line = json!({
             "probe": planned.name,

@@ -44,13 +44,20 @@ pub fn files(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     for part in whole.components() {
         let name = match part {
             Component::Normal(name) => name.to_string_lossy().into_owned(),
-            Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => {
-                found.iter_mut().for_each(|path| path.push(part));
+            Component::Prefix(_)
+            | Component::RootDir
+            | Component::CurDir
+            | Component::ParentDir => {
+                for path in &mut found {
+                    path.push(part);
+                }
                 continue;
             }
         };
         if !is_pattern(&name) {
-            found.iter_mut().for_each(|path| path.push(&name));
+            for path in &mut found {
+                path.push(&name);
+            }
             continue;
         }
         let mut next = Vec::new();

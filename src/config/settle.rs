@@ -179,7 +179,12 @@ impl Line {
     /// Where a part of the line was written.
     pub fn written(&self, at: &Range<usize>) -> Range<usize> {
         let part = |offset: usize| {
-            self.parts.iter().rev().find(|(here, _, _)| *here <= offset).copied().unwrap_or_default()
+            self.parts
+                .iter()
+                .rev()
+                .find(|(here, _, _)| *here <= offset)
+                .copied()
+                .unwrap_or_default()
         };
         let (here, written, length) = part(at.start);
         let start = written + (at.start - here).min(length);

@@ -31,7 +31,10 @@ impl Export {
         urls(table, &mut hosts);
         let signs = table.get("aws").and_then(|aws| aws.get_ref().as_bool()) == Some(true);
         if signs {
-            hosts.extend(["xray", "monitoring", "logs"].map(|service| format!("{service}.{}.amazonaws.com", place.region)));
+            hosts.extend(
+                ["xray", "monitoring", "logs"]
+                    .map(|service| format!("{service}.{}.amazonaws.com", place.region)),
+            );
         }
         Self { name, hosts }
     }

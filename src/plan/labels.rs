@@ -5,11 +5,21 @@ use std::sync::Arc;
 
 use crate::config::keys::At;
 use crate::config::{Mistake, Mistakes, Source, Spot};
-use crate::template::Template;
+use crate::template::{Template, Variable};
 
 /// Names that metrics already have.
-const TAKEN: &[&str] =
-    &["probe", "kind", "step", "stage", "verdict", "error_type", "blame", "phase", "le", "quantile"];
+const TAKEN: &[&str] = &[
+    "probe",
+    "kind",
+    "step",
+    "stage",
+    "verdict",
+    "error_type",
+    "blame",
+    "phase",
+    "le",
+    "quantile",
+];
 
 /// Why a text can be no label's name.
 pub(super) fn no_name(name: &str) -> Option<String> {
@@ -21,7 +31,9 @@ pub(super) fn no_name(name: &str) -> Option<String> {
         ));
     }
     TAKEN.contains(&name).then(|| {
-        format!("the label `{name}` is taken: use another name, every outcome has a `{name}` of its own")
+        format!(
+            "the label `{name}` is taken: use another name, every outcome has a `{name}` of its own"
+        )
     })
 }
 
@@ -37,8 +49,11 @@ pub(super) fn read(
             mistakes.push(Mistake::at(Spot::new(source, name.span), &why));
             continue;
         }
-        // A text that could not be settled was told of already.
+        // A text that could not be settled, or has a name in it that nobody knows, was told of already.
         let Ok(template) = Template::parse(&value.value) else { continue };
+        if template.variables().any(|(variable, _)| matches!(variable, Variable::Named(_))) {
+            continue;
+        }
         match template.literal() {
             Some(text) => {
                 labels.insert(name.value, text.into_owned());

@@ -14,7 +14,7 @@ use super::step::{StepWriter, Steps};
 use super::{Planned, Step, Trace, labels};
 use crate::clock::Timestamp;
 use crate::config::glob;
-use crate::config::keys::{At, OnlyKeys, OneOrMany, ProbeKeys, StepKeys, Table, TraceKey, Window};
+use crate::config::keys::{At, OneOrMany, OnlyKeys, ProbeKeys, StepKeys, Table, TraceKey, Window};
 use crate::config::settle::{Names, Settler};
 use crate::config::shape::{unfit, unknown_key};
 use crate::config::{File, Mistake, Mistakes, Named, Source, Spot, schema};
@@ -33,8 +33,24 @@ const SMALLEST_EVERY: Duration = Duration::from_millis(200);
 
 /// Kinds that are to come.
 const TO_COME: &[&str] = &[
-    "http", "tcp", "tls", "dns", "icmp", "grpc", "websocket", "command", "lambda", "sqs", "sns", "events",
-    "kinesis", "dynamodb", "s3", "states", "quota", "aws",
+    "http",
+    "tcp",
+    "tls",
+    "dns",
+    "icmp",
+    "grpc",
+    "websocket",
+    "command",
+    "lambda",
+    "sqs",
+    "sns",
+    "events",
+    "kinesis",
+    "dynamodb",
+    "s3",
+    "states",
+    "quota",
+    "aws",
 ];
 
 /// A probe as it is written, with its file's defaults.
@@ -177,7 +193,7 @@ pub(super) struct Made {
 
 impl Member<'_> {
     pub(super) fn plan(&self) -> Made {
-        let Written { file, named, probe, .. } = self.written;
+        let Written { file, probe, .. } = self.written;
         let source = &file.source;
         let mut settler = Settler::new(source, self.secrets);
         let names = Names { givens: self.givens, captures: &[] };
@@ -203,16 +219,16 @@ impl Member<'_> {
         if !made.mistakes.is_empty() {
             made.planned = None;
         }
-        let _ = named;
         made
     }
 
     fn steps(&self, settler: &mut Settler<'_>) -> Steps {
-        let Written { file, named, step, lists, step_defaults, .. } = self.written;
+        let Written { file, named, step, lists, step_defaults, strangers, .. } = self.written;
         let ground = Ground { resolver: self.resolver.to_vec(), folder: file.folder.clone() };
         let mut writer = StepWriter {
             source: &file.source,
             probe: named,
+            strangers: !strangers.is_empty(),
             ground: &ground,
             givens: self.givens,
             defaults: step_defaults,
@@ -245,15 +261,21 @@ impl Member<'_> {
             keys.timeout.as_ref().map_or_else(|| TIMEOUT.min(every), |timeout| timeout.value.get());
         let reserve = match &keys.reserve {
             Some(reserve) if reserve.value.get() >= timeout => {
-                let title =
-                    format!("`reserve` leaves nothing of the {} of `timeout`", period::show(timeout));
+                let title = format!(
+                    "`reserve` leaves nothing of the {} of `timeout`",
+                    period::show(timeout)
+                );
                 refuse(reserve.span.clone(), title, "write a shorter time".to_owned());
                 Duration::ZERO
             }
             Some(reserve) if steps.finally.is_empty() => {
                 if own.iter().any(|key| key == "reserve") {
                     let title = "`reserve` is kept for `finally`, and there is none".to_owned();
-                    refuse(reserve.span.clone(), title, "write a `finally` step, or leave it out".to_owned());
+                    refuse(
+                        reserve.span.clone(),
+                        title,
+                        "write a `finally` step, or leave it out".to_owned(),
+                    );
                 }
                 Duration::ZERO
             }
@@ -263,8 +285,13 @@ impl Member<'_> {
         };
         for (span, within) in &steps.within {
             if *within > timeout {
-                let title = format!("`within` is longer than the {} of `timeout`", period::show(timeout));
-                refuse(span.clone(), title, "write a shorter time, or a longer `timeout`".to_owned());
+                let title =
+                    format!("`within` is longer than the {} of `timeout`", period::show(timeout));
+                refuse(
+                    span.clone(),
+                    title,
+                    "write a shorter time, or a longer `timeout`".to_owned(),
+                );
             }
         }
         if timeout > every && keys.overlap.as_ref().is_none_or(|overlap| overlap.value.0 == 1) {
@@ -281,7 +308,7 @@ impl Member<'_> {
         labels.extend(labels::read(source, written_labels, mistakes));
         labels.extend(self.matrix.iter().cloned());
         made.watched = steps.watched.iter().map(|host| Watched::new(&named.name, host)).collect();
-        let kind = match steps.steps.as_slice() {
+        let kind = match steps.main.as_slice() {
             [step] if steps.finally.is_empty() => step.kind.name,
             [] => return None,
             _ => "journey",
@@ -296,7 +323,7 @@ impl Member<'_> {
             timeout,
             reserve,
             overlap: keys.overlap.map_or(1, |overlap| overlap.value.0),
-            steps: steps.steps,
+            steps: steps.main,
             finally: steps.finally,
             evidence: keys.evidence.is_none_or(|evidence| evidence.value),
             trace: keys.trace.map_or(Trace::Always, |trace| trace_of(trace.value)),
@@ -389,13 +416,19 @@ fn fingerprint(planned: &Planned, tables: &[String], resolver: &[SocketAddr]) ->
         steps.iter().chain(finally)
     {
         add(format!("{name:?} {} {when:?} {within:?} {attempts:?}", kind.name));
-        expect.iter().for_each(|line| add(format!("expect {}", line.text())));
-        warn.iter().for_each(|line| add(format!("warn {}", line.text())));
-        capture
-            .iter()
-            .for_each(|kept| add(format!("{} {} {}", kept.name, kept.from.text(), kept.secret)));
+        for line in expect {
+            add(format!("expect {}", line.text()));
+        }
+        for line in warn {
+            add(format!("warn {}", line.text()));
+        }
+        for kept in capture {
+            add(format!("{} {} {}", kept.name, kept.from.text(), kept.secret));
+        }
     }
-    tables.iter().for_each(|table| add(table.clone()));
+    for table in tables {
+        add(table.clone());
+    }
     let digest: [u8; 32] = hash.finalize().into();
     digest.iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }

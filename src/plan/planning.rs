@@ -62,7 +62,8 @@ impl<'a> Planning<'a> {
     /// What the agent's file says that needs the place: labels and exports.
     pub(super) fn agent(&mut self) {
         if let Some(source) = &self.written.agent
-            && let Some((key, value)) = table_of(source, "agent").and_then(|mut agent| agent.remove_entry("labels"))
+            && let Some((key, value)) =
+                table_of(source, "agent").and_then(|mut agent| agent.remove_entry("labels"))
         {
             let mut settled = self.settled(source, &Table::from_iter([(key, value)]));
             let mistakes = &mut self.mistakes;
@@ -132,7 +133,8 @@ impl<'a> Planning<'a> {
         }
         let Some(probes) = table_of(&file.source, "probe") else { return };
         for named in &file.probes {
-            let table = probes.get(named.name.as_str()).and_then(|probe| probe.get_ref().as_table());
+            let table =
+                probes.get(named.name.as_str()).and_then(|probe| probe.get_ref().as_table());
             if let Some(table) = table {
                 self.probe(file, named, &defaults, table);
             }

@@ -29,7 +29,7 @@ const MOST_ATTEMPTS: u32 = 100;
 /// The steps of one probe, as far as they could be read.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    pub(super) steps: Vec<Step>,
+    pub(super) main: Vec<Step>,
     pub(super) finally: Vec<Step>,
     /// The steps' own time limits and where they stand.
     pub(super) within: Vec<(Range<usize>, Duration)>,
@@ -44,6 +44,8 @@ pub(super) struct Steps {
 pub(super) struct StepWriter<'a, 's> {
     pub(super) source: &'a Arc<Source>,
     pub(super) probe: &'a Named,
+    /// Whether the probe has keys that nobody knows: one of them may be meant as its kind.
+    pub(super) strangers: bool,
     pub(super) ground: &'a Ground,
     pub(super) givens: &'a BTreeMap<String, String>,
     pub(super) defaults: &'a Table<'a>,
@@ -55,18 +57,13 @@ pub(super) struct StepWriter<'a, 's> {
 impl<'a> StepWriter<'a, '_> {
     /// The steps of a probe: the one that stands in it, or those of its lists.
     pub(super) fn probe(&mut self, own: &Table<'a>, lists: &Table<'a>) {
-        match lists.get("step") {
-            Some(list) => {
-                self.refuse_own_beside_list(own);
-                self.list("step", list);
-            }
-            None => {
-                let span = self.probe.spot.span.clone();
-                let name = self.probe.name.to_string();
-                if let Some(step) = self.step(own, span, name) {
-                    self.steps.steps.push(step);
-                }
-            }
+        if let Some(list) = lists.get("step") {
+            self.refuse_own_beside_list(own);
+            self.list("step", list);
+        } else {
+            let (span, name) = (self.probe.spot.span.clone(), self.probe.name.to_string());
+            let step = self.step(own, span, name);
+            self.steps.main.extend(step);
         }
         if let Some(list) = lists.get("finally") {
             self.list("finally", list);
@@ -88,17 +85,14 @@ impl<'a> StepWriter<'a, '_> {
     }
 
     fn list(&mut self, name: &str, list: &Value<'a>) {
-        let items = match list.get_ref() {
-            DeValue::Array(items) if !items.is_empty() => items,
-            DeValue::Array(_) => {
-                return self.refuse(list.span(), format!("`{name}` has no step"), format!("write [[probe.NAME.{name}]], or leave it out"));
-            }
-            other => {
-                let title = format!("`{name}` cannot be {}", kind_of(other));
-                let advice = format!("write [[probe.{}.{name}]]", self.probe.name);
-                return self.refuse(list.span(), title, advice);
-            }
+        let advice = format!("write [[probe.{}.{name}]], or leave it out", self.probe.name);
+        let Some(items) = list.get_ref().as_array() else {
+            let title = format!("`{name}` cannot be {}", kind_of(list.get_ref()));
+            return self.refuse(list.span(), title, advice);
         };
+        if items.is_empty() {
+            return self.refuse(list.span(), format!("`{name}` has no step"), advice);
+        }
         for (index, item) in items.iter().enumerate() {
             let DeValue::Table(table) = item.get_ref() else {
                 let title = format!("a step cannot be {}", kind_of(item.get_ref()));
@@ -108,12 +102,22 @@ impl<'a> StepWriter<'a, '_> {
             let Some(step) = self.step(table, item.span(), format!("{name}-{}", index + 1)) else {
                 continue;
             };
-            if self.steps.steps.iter().chain(&self.steps.finally).any(|other| other.name == step.name) {
+            if self
+                .steps
+                .main
+                .iter()
+                .chain(&self.steps.finally)
+                .any(|other| other.name == step.name)
+            {
                 let span = table.get("name").map_or_else(|| item.span(), Spanned::span);
-                self.refuse(span, format!("two steps are named `{}`", step.name), "rename one of the two");
+                self.refuse(
+                    span,
+                    format!("two steps are named `{}`", step.name),
+                    "rename one of the two",
+                );
             }
             let steps = &mut self.steps;
-            if name == "finally" { steps.finally.push(step) } else { steps.steps.push(step) }
+            if name == "finally" { steps.finally.push(step) } else { steps.main.push(step) }
         }
     }
 
@@ -128,7 +132,12 @@ impl<'a> StepWriter<'a, '_> {
         let when = keys.when.take().and_then(|when| self.when(&when));
         let Some((kind, value)) = kind else {
             // Without a kind its lines cannot be read, but what they would have captured is no second mistake.
-            self.captures.extend(keys.capture.into_iter().flat_map(|capture| capture.value.into_keys()).map(|name| name.value));
+            self.captures.extend(
+                keys.capture
+                    .into_iter()
+                    .flat_map(|capture| capture.value.into_keys())
+                    .map(|name| name.value),
+            );
             return None;
         };
         let action = self.action(kind, value);
@@ -174,9 +183,13 @@ impl<'a> StepWriter<'a, '_> {
     }
 
     /// The one kind that the step is of, and its table.
-    fn kind<'t>(&mut self, table: &'t Table<'a>, span: &Range<usize>) -> Option<(&'static Kind, &'t Value<'a>)> {
+    fn kind<'t>(
+        &mut self,
+        table: &'t Table<'a>,
+        span: &Range<usize>,
+    ) -> Option<(&'static Kind, &'t Value<'a>)> {
         let mut found: Vec<_> = Vec::new();
-        let mut strangers = false;
+        let mut strangers = self.strangers;
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             if let Some(kind) = Kind::named(name) {
@@ -216,6 +229,7 @@ impl<'a> StepWriter<'a, '_> {
             Ok(action) => Some(action),
             // What a text with an undefined variable in it comes to is not the user's second mistake.
             Err(Unfit::Refused(_)) if !whole => None,
+            Err(Unfit::Shape(error)) if !whole && !error.message().contains(" field `") => None,
             Err(error) => {
                 let schema = schema::kind(kind);
                 let mistakes = refused(self.source, kind.name, &settled, &error, &schema);
@@ -225,11 +239,21 @@ impl<'a> StepWriter<'a, '_> {
         }
     }
 
-    fn lines(&mut self, lines: &[At<String>], kind: &Kind, action: Option<&dyn Action>) -> Vec<Expectation> {
+    fn lines(
+        &mut self,
+        lines: &[At<String>],
+        kind: &Kind,
+        action: Option<&dyn Action>,
+    ) -> Vec<Expectation> {
         lines.iter().filter_map(|line| self.expectation(line, kind, action)).collect()
     }
 
-    fn expectation(&mut self, written: &At<String>, kind: &Kind, action: Option<&dyn Action>) -> Option<Expectation> {
+    fn expectation(
+        &mut self,
+        written: &At<String>,
+        kind: &Kind,
+        action: Option<&dyn Action>,
+    ) -> Option<Expectation> {
         let line = self.line(&written.value, &written.span)?;
         let expectation = match Expectation::compile(&line.text, kind.subjects) {
             Ok(expectation) => expectation,
@@ -255,7 +279,11 @@ impl<'a> StepWriter<'a, '_> {
         self.settler.mistakes.push(Mistake::at(spot, message));
     }
 
-    fn capture(&mut self, written: BTreeMap<At<String>, At<CaptureKey>>, kind: &Kind) -> Vec<Captured> {
+    fn capture(
+        &mut self,
+        written: BTreeMap<At<String>, At<CaptureKey>>,
+        kind: &Kind,
+    ) -> Vec<Captured> {
         let mut captures = Vec::new();
         let mut written: Vec<_> = written.into_iter().collect();
         written.sort_by_key(|(name, _)| name.span.start);
@@ -270,7 +298,9 @@ impl<'a> StepWriter<'a, '_> {
         }
         self.captures.extend(captures.iter().map(|(name, ..)| name.clone()));
         let fitting = captures.into_iter().filter(|(.., fits)| *fits);
-        fitting.filter_map(|(name, from, secret, _)| Some(Captured { name, from: from?, secret })).collect()
+        fitting
+            .filter_map(|(name, from, secret, _)| Some(Captured { name, from: from?, secret }))
+            .collect()
     }
 
     fn capture_name(&mut self, name: &At<String>) -> bool {
@@ -282,7 +312,11 @@ impl<'a> StepWriter<'a, '_> {
             _ => None,
         };
         if let Some(taken) = taken {
-            self.refuse(span.clone(), format!("${{{value}}} is {taken} already"), "use another name");
+            self.refuse(
+                span.clone(),
+                format!("${{{value}}} is {taken} already"),
+                "use another name",
+            );
             return false;
         }
         let mut letters = value.chars();
@@ -290,7 +324,11 @@ impl<'a> StepWriter<'a, '_> {
             && letters.all(|letter| letter.is_ascii_alphanumeric() || "_-".contains(letter));
         if !fits {
             let title = format!("{value:?} is no variable's name");
-            self.refuse(span.clone(), title, "write letters, digits, `_` and `-`, and no digit first");
+            self.refuse(
+                span.clone(),
+                title,
+                "write letters, digits, `_` and `-`, and no digit first",
+            );
         }
         fits
     }
@@ -323,7 +361,8 @@ impl<'a> StepWriter<'a, '_> {
             [name, "exists"] => (*name, When::Captured),
             ["not", name, "exists"] | [name, "not", "exists"] => (*name, When::NotCaptured),
             _ => {
-                let advice = "write \"order exists\", \"not order exists\" or \"'${plan}' == 'gold'\"";
+                let advice =
+                    "write \"order exists\", \"not order exists\" or \"'${plan}' == 'gold'\"";
                 self.refuse(written.span.clone(), format!("{text:?} is no condition"), advice);
                 return None;
             }
@@ -343,9 +382,14 @@ impl<'a> StepWriter<'a, '_> {
 
     fn side(&mut self, side: &str, written: &At<String>) -> Option<Template> {
         let side = side.trim();
-        let inner = ['\'', '"'].iter().find_map(|quote| side.strip_prefix(*quote)?.strip_suffix(*quote));
+        let inner =
+            ['\'', '"'].iter().find_map(|quote| side.strip_prefix(*quote)?.strip_suffix(*quote));
         let Some(inner) = inner else {
-            self.refuse(written.span.clone(), format!("{side} is no text"), format!("put it in quotes: '{side}'"));
+            self.refuse(
+                written.span.clone(),
+                format!("{side} is no text"),
+                format!("put it in quotes: '{side}'"),
+            );
             return None;
         };
         let names = Names { givens: self.givens, captures: &self.captures };
@@ -380,14 +424,19 @@ impl<'a> StepWriter<'a, '_> {
     fn attempt_word(&mut self, word: &At<String>) {
         let types = || ErrorType::ALL.iter().map(|known| known.as_str());
         let groups = || types().filter_map(|name| name.split_once('.')).map(|(group, _)| group);
-        let known = |name: &str| name == "network" || types().chain(groups()).any(|known| known == name);
+        let known =
+            |name: &str| name == "network" || types().chain(groups()).any(|known| known == name);
         if known(&word.value) {
             return;
         }
-        let near = crate::config::shape::nearest(&word.value, types().chain(groups()).chain(["network"]));
+        let near =
+            crate::config::shape::nearest(&word.value, types().chain(groups()).chain(["network"]));
         let advice = match near {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "write \"network\", a group such as \"dns\", or an error type such as \"throttled\"".to_owned(),
+            None => {
+                "write \"network\", a group such as \"dns\", or an error type such as \"throttled\""
+                    .to_owned()
+            }
         };
         self.refuse(word.span.clone(), format!("no error type or group `{}`", word.value), advice);
     }
