@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use picket::config::{self, Mistakes};
+use picket::expect::Expectation;
 use picket::place::Place;
 use picket::plan::{self, Loaded, Plan, Trace, When};
 
@@ -30,14 +31,14 @@ fn what_nobody_says_has_a_default() {
         "[probe.a]\nhttp = { url = \"https://example.com/\" }\n[probe.b]\nevery = \"2s\"\nhttp = { url = \"https://example.com/\" }\n",
     );
     let [a, b] = plan.probes.as_slice() else { panic!("{plan:?}") };
-    assert_eq!((a.every, a.timeout), (Duration::from_secs(60), Duration::from_secs(10)));
+    assert_eq!((a.every, a.timeout), (Duration::from_mins(1), Duration::from_secs(10)));
     assert_eq!(b.timeout, Duration::from_secs(2));
     assert_eq!((a.kind, a.overlap, a.evidence, a.paused), ("http", 1, true, false));
     assert_eq!((a.trace, a.reserve), (Trace::Always, Duration::ZERO));
     let [step] = a.steps.as_slice() else { panic!("{:?}", a.steps) };
     assert_eq!((step.name.as_str(), step.attempts.max), ("a", 1));
     assert_eq!(
-        step.expect.iter().map(|line| line.text()).collect::<Vec<_>>(),
+        step.expect.iter().map(Expectation::text).collect::<Vec<_>>(),
         ["status in 200..299"]
     );
 }

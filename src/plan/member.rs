@@ -14,9 +14,10 @@ use super::step::{StepWriter, Steps};
 use super::{Planned, Step, Trace, labels};
 use crate::clock::Timestamp;
 use crate::config::glob;
-use crate::config::keys::{At, OneOrMany, OnlyKeys, ProbeKeys, StepKeys, Table, TraceKey, Window};
+use crate::config::keys::{At, ProbeKeys, StepKeys, Table};
 use crate::config::settle::{Names, Settler};
 use crate::config::shape::{unfit, unknown_key};
+use crate::config::values::{Moment, OneOrMany, OnlyKeys, TraceKey, Window};
 use crate::config::{File, Mistake, Mistakes, Named, Source, Spot, schema};
 use crate::outcome::Labels;
 use crate::period;
@@ -317,7 +318,7 @@ impl Member<'_> {
             name: named.name.clone(),
             kind,
             labels: Labels::new(labels),
-            source: (source.path.clone(), named.spot.line()),
+            source: (source.path.clone(), named.line),
             fingerprint: 0,
             every,
             timeout,
@@ -355,7 +356,7 @@ fn maintenance(
 ) -> Vec<(Timestamp, Timestamp)> {
     let mut planned = Vec::new();
     for At { value: window, span } in windows.map(|windows| windows.value).unwrap_or_default() {
-        let mut moment = |written: &At<crate::config::keys::Moment>| {
+        let mut moment = |written: &At<Moment>| {
             let text = &written.value.0;
             let moment = Timestamp::parse(text);
             if moment.is_none() {
