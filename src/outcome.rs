@@ -145,6 +145,15 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Labels that the user gave, and the values of a matrix.
 pub type Labels = Arc<BTreeMap<String, String>>;
 
+/// What tells a probe from every other: its name and its labels, the values of its matrix among them.
+pub fn identity(probe: &ProbeName, labels: &Labels) -> String {
+    let mut identity = probe.to_string();
+    for (key, value) in labels.iter() {
+        identity.extend(["\u{1}", key, "\u{2}", value]);
+    }
+    identity
+}
+
 /// A value that was seen: what expectations judge and records show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -211,10 +220,41 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// How much of a body is kept, in bytes.
+    pub const BODY: usize = 16 << 10;
+
+    /// Keeps the beginning of a body as text. `clean` takes the secrets out, before the cut, so that none is cut in two
+    /// and missed.
+    pub fn keep_body(&mut self, body: &[u8], clean: impl FnOnce(&str) -> String) {
+        let near = body.get(..2 * Self::BODY).unwrap_or(body);
+        let mut text = clean(&printable(near));
+        let cut = (0..=Self::BODY.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(cut.unwrap_or(0));
+        let left_out = body.len().saturating_sub(Self::BODY);
+        self.body_left_out = (left_out > 0).then(|| u64::try_from(left_out).unwrap_or(u64::MAX));
+        self.body = Some(text);
+    }
+
     /// Whether there is nothing to look at.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Bytes as text; what is no text is escaped.
+fn printable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            if letter.is_control() && !matches!(letter, '\n' | '\r' | '\t') {
+                text.extend(letter.escape_default());
+            } else {
+                text.push(letter);
+            }
+        }
+        text.extend(chunk.invalid().escape_ascii().map(char::from));
+    }
+    text
 }
 
 /// What one attempt that was followed by another came to.
@@ -358,6 +398,11 @@ impl Outcome {
         Ids { run: Arc::clone(&self.run), trace }
     }
 
+    /// What tells its probe from every other.
+    pub fn identity(&self) -> String {
+        identity(&self.probe, &self.labels)
+    }
+
     /// The region that is probed: a matrix's or label's `region` where there is one, else this picket's own.
     pub fn target_region(&self) -> &str {
         self.labels.get("region").map_or(self.region.as_str(), String::as_str)
@@ -367,6 +412,20 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kept_body_is_bounded_readable_and_clean() {
+        let mut evidence = Evidence::default();
+        evidence.keep_body(b"a\0b\xff token=hunter2", |text| text.replace("hunter2", "***"));
+        assert_eq!(evidence.body.as_deref(), Some("a\\u{0}b\\xff token=***"));
+        assert_eq!(evidence.body_left_out, None);
+        // A secret across the cut goes too.
+        let mut long = vec![b'x'; Evidence::BODY - 3];
+        long.extend_from_slice(b"hunter2 and more");
+        evidence.keep_body(&long, |text| text.replace("hunter2", "***"));
+        assert!(evidence.body.is_some_and(|body| body.ends_with("x***")));
+        assert_eq!(evidence.body_left_out, Some(13));
+    }
 
     #[test]
     fn a_run_has_the_same_ids_each_time_they_are_worked_out() {

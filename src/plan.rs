@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::{self, Mistakes, Settings, Written};
 use crate::expect::{Capture, Expectation};
 use crate::export::Outlet;
-use crate::outcome::Labels;
+use crate::outcome::{self, Labels};
 use crate::place::{Place, ProbeName};
 use crate::probe::{Action, Kind};
 
@@ -171,12 +171,8 @@ pub struct Attempts {
 }
 
 impl Planned {
-    /// The probe and its matrix values: what tells it from every other.
+    /// What tells it from every other: its name and its labels, the values of its matrix among them.
     pub fn identity(&self) -> String {
-        let mut identity = self.name.to_string();
-        for (key, value) in self.labels.iter() {
-            identity.extend(["\u{1}", key, "\u{2}", value]);
-        }
-        identity
+        outcome::identity(&self.name, &self.labels)
     }
 }

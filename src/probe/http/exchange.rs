@@ -95,6 +95,9 @@ impl Exchange {
             let answer = response.as_mut().poll(cx);
             watch.tell(timeline);
             watch.bound_interim()?;
+            if watch.seen.is_foreign() {
+                return Poll::Ready(Err(watch.malformed("it is no HTTP/1")));
+            }
             answer.map_err(|error| watch.failure_of_one(&error))
         });
         let (parts, body) = answer.await?.into_parts();

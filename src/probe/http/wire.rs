@@ -14,6 +14,8 @@ use crate::phase::Phase;
 
 /// How much of the answer's beginning is kept for those that turn out to be no HTTP.
 const OPENING: usize = 256;
+/// How every answer of HTTP/1 begins.
+const GREETING: &[u8] = b"HTTP/1.";
 
 /// What was seen on the wire.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Seen {
     ended: AtomicBool,
     /// The last bytes that were read ended a head.
     blank_line: AtomicBool,
+    /// The answer does not begin as HTTP/1 does.
+    foreign: AtomicBool,
     opening: OnceLock<Box<[u8]>>,
     reading_broke: OnceLock<Failure>,
     writing_broke: OnceLock<Failure>,
@@ -42,6 +46,12 @@ impl Seen {
     /// Whether the last bytes that were read ended a head.
     pub(super) fn ends_with_blank_line(&self) -> bool {
         self.blank_line.load(Relaxed)
+    }
+
+    /// Whether the answer does not begin as HTTP/1 does. The parser looks at a head only once it is whole, which what is
+    /// no HTTP may never be.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.foreign.load(Relaxed)
     }
 
     /// The first bytes of the answer.
@@ -67,12 +77,14 @@ pub(super) struct Wire {
     stream: Stream,
     stamps: Stamps,
     seen: Arc<Seen>,
+    /// How many bytes of the greeting have come.
+    greeted: usize,
 }
 
 impl Wire {
     /// Nothing seen yet.
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stamps: stream.stamps(), stream, seen: Arc::default() }
+        Self { stamps: stream.stamps(), stream, seen: Arc::default(), greeted: 0 }
     }
 
     /// A handle on the stream's stamps.
@@ -92,13 +104,25 @@ impl Wire {
         })
     }
 
-    fn read(&self, bytes: &[u8]) {
+    fn read(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             self.seen.ended.store(true, Relaxed);
             return;
         }
         self.seen.blank_line.store(bytes.ends_with(b"\r\n\r\n"), Relaxed);
         self.seen.opening.get_or_init(|| bytes.iter().take(OPENING).copied().collect());
+        self.compare_greeting(bytes);
+    }
+
+    fn compare_greeting(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match GREETING.get(self.greeted) {
+                None => return,
+                Some(expected) if expected == byte => self.greeted += 1,
+                Some(_) if self.greeted == 0 && matches!(byte, b'\r' | b'\n') => {}
+                Some(_) => return self.seen.foreign.store(true, Relaxed),
+            }
+        }
     }
 }
 
