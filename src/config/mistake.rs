@@ -94,14 +94,14 @@ fn written_offset(written: &str, within: usize) -> usize {
         });
     }
     let mut value = 0;
-    while value < within {
-        let Some(rest) = written.get(at..) else { break };
-        let Some(first) = rest.chars().next() else { break };
-        let (taken, made) = if first == '\\' && quote.starts_with('"') {
-            escape(rest)
-        } else {
-            (first.len_utf8(), first.len_utf8())
-        };
+    while let Some(rest) = written.get(at..).filter(|rest| !rest.is_empty()) {
+        let letter = rest.chars().next().map_or(1, char::len_utf8);
+        let escaped = rest.starts_with('\\') && quote.starts_with('"');
+        let (taken, made) = if escaped { escape(rest) } else { (letter, letter) };
+        // A line end behind a backslash makes nothing: what comes next is behind it.
+        if value >= within && made > 0 {
+            break;
+        }
         at += taken;
         value += made;
     }
