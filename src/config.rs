@@ -307,7 +307,8 @@ impl Reading {
             mistakes.push(unfit(source, key, &span, error));
         });
         refuse_rest(source, &table, AgentKeys::KEYS, &mut self.mistakes);
-        let AgentKeys { region, stage, probes, state, listen, resolver, labels: _, max_in_flight } = keys;
+        let AgentKeys { region, stage, probes, state, listen, resolver, labels: _, max_in_flight } =
+            keys;
         if let Some(region) = self.mistakes_of_name(source, region, "region") {
             self.settings.region = (region != "auto").then(|| Region::from(region.as_str()));
         }
@@ -333,7 +334,9 @@ impl Reading {
                 "`max_in_flight` cannot be 0",
                 "write how many runs may be under way at once, such as 1024",
             )),
-            Some(most) => settings.max_in_flight = usize::try_from(most.value).unwrap_or(usize::MAX),
+            Some(most) => {
+                settings.max_in_flight = usize::try_from(most.value).unwrap_or(usize::MAX)
+            }
             None => {}
         }
     }

@@ -221,9 +221,8 @@ impl Capture {
 
     /// The value that was seen, as text; a capture that finds nothing, or several values, is a failure that says so.
     pub fn find(&self, reading: &Reading) -> Result<String, Failure> {
-        let missing = |why: &str| {
-            Failure::new(self.found.error_type, format!("{}  ({why})", self.text))
-        };
+        let missing =
+            |why: &str| Failure::new(self.found.error_type, format!("{}  ({why})", self.text));
         match self.found.look(reading).map_err(|why| missing(&why))? {
             Sight::Missing => Err(missing(&format!("{} is missing", self.found.written))),
             Sight::One(seen) => seen.capture().ok_or_else(|| missing("was null")),

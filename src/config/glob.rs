@@ -44,7 +44,10 @@ pub fn files(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
     for part in whole.components() {
         let name = match part {
             Component::Normal(name) => name.to_string_lossy().into_owned(),
-            Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => {
+            Component::Prefix(_)
+            | Component::RootDir
+            | Component::CurDir
+            | Component::ParentDir => {
                 found.iter_mut().for_each(|path| path.push(part));
                 continue;
             }

@@ -441,7 +441,10 @@ pub struct Overlap(pub u32);
 impl<'de> Deserialize<'de> for Overlap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "\"skip\", or how many runs may be under way at once, from 1")]
+        #[serde(
+            untagged,
+            expecting = "\"skip\", or how many runs may be under way at once, from 1"
+        )]
         enum Written {
             Number(i64),
             Word(String),

@@ -87,8 +87,11 @@ fn written_offset(written: &str, within: usize) -> usize {
     while value < within {
         let Some(rest) = written.get(at..) else { break };
         let Some(first) = rest.chars().next() else { break };
-        let (taken, made) =
-            if first == '\\' && quote.starts_with('"') { escape(rest) } else { (first.len_utf8(), first.len_utf8()) };
+        let (taken, made) = if first == '\\' && quote.starts_with('"') {
+            escape(rest)
+        } else {
+            (first.len_utf8(), first.len_utf8())
+        };
         at += taken;
         value += made;
     }
@@ -121,7 +124,10 @@ impl Source {
         let before = self.text.as_bytes().get(..at.min(self.text.len())).unwrap_or_default();
         let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let rest = self.text.as_bytes().get(start..).unwrap_or_default();
-        let end = rest.iter().position(|byte| *byte == b'\n').map_or(self.text.len(), |length| start + length);
+        let end = rest
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(self.text.len(), |length| start + length);
         let number = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         (number, start..end)
     }

@@ -91,11 +91,17 @@ fn probe_tables(generator: &mut SchemaGenerator) -> Map<String, Value> {
         ("step", "The steps of a journey, in order; captures flow forward."),
         ("finally", "Steps that always run, in their own reserved time."),
     ] {
-        probe.insert(key.to_owned(), json!({ "type": "array", "description": about, "items": step }));
+        probe.insert(
+            key.to_owned(),
+            json!({ "type": "array", "description": about, "items": step }),
+        );
     }
     let probe = closed(probe, "A named check with a period.");
     let mut tables = Map::new();
-    tables.insert("defaults".to_owned(), closed(defaults, "What each probe of this file has, unless it says otherwise."));
+    tables.insert(
+        "defaults".to_owned(),
+        closed(defaults, "What each probe of this file has, unless it says otherwise."),
+    );
     tables.insert(
         "probe".to_owned(),
         json!({ "type": "object", "description": "The probes, by name.", "additionalProperties": probe }),

@@ -155,7 +155,11 @@ impl<'a> Settler<'a> {
             Some(literal) => Some(literal.into_owned()),
             None => {
                 let title = format!("{written} is known only in the run");
-                self.mistakes.push(Mistake::advised(spot, title, format!("put it in quotes: '{written}'")));
+                self.mistakes.push(Mistake::advised(
+                    spot,
+                    title,
+                    format!("put it in quotes: '{written}'"),
+                ));
                 None
             }
         }
@@ -180,7 +184,12 @@ impl Line {
     /// Where a part of the line was written.
     pub fn written(&self, at: &Range<usize>) -> Range<usize> {
         let part = |offset: usize| {
-            self.parts.iter().rev().find(|(here, _, _)| *here <= offset).copied().unwrap_or_default()
+            self.parts
+                .iter()
+                .rev()
+                .find(|(here, _, _)| *here <= offset)
+                .copied()
+                .unwrap_or_default()
         };
         let (here, written, length) = part(at.start);
         let start = written + (at.start - here).min(length);

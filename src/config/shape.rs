@@ -41,14 +41,24 @@ pub fn unknown_key<'a>(
 }
 
 /// What is left of a table whose known keys were taken out: each key is a mistake.
-pub fn refuse_rest(source: &Arc<Source>, rest: &Table<'_>, known: &[&str], mistakes: &mut Mistakes) {
+pub fn refuse_rest(
+    source: &Arc<Source>,
+    rest: &Table<'_>,
+    known: &[&str],
+    mistakes: &mut Mistakes,
+) {
     for key in rest.keys() {
         mistakes.push(unknown_key(source, key.span(), key.get_ref(), known.iter().copied()));
     }
 }
 
 /// A value that does not fit its type. `key` is what it is the value of.
-pub fn unfit(source: &Arc<Source>, key: &str, span: &Range<usize>, error: &toml::de::Error) -> Mistake {
+pub fn unfit(
+    source: &Arc<Source>,
+    key: &str,
+    span: &Range<usize>,
+    error: &toml::de::Error,
+) -> Mistake {
     let message = error.message();
     let spot = Spot::new(source, error.span().unwrap_or_else(|| span.clone()));
     if let Some((name, known)) = unknown(message, "unknown field ") {
@@ -64,7 +74,11 @@ pub fn unfit(source: &Arc<Source>, key: &str, span: &Range<usize>, error: &toml:
     }
     if let Some((found, wanted)) = wrong_type(message) {
         let title = format!("`{key}` cannot be {}", found.replace("map", "a table"));
-        return Mistake::advised(spot, title, format!("write {}", wanted.replace("a map", "a table")));
+        return Mistake::advised(
+            spot,
+            title,
+            format!("write {}", wanted.replace("a map", "a table")),
+        );
     }
     Mistake::at(spot, message)
 }
@@ -79,8 +93,9 @@ fn unknown<'a>(message: &'a str, prefix: &str) -> Option<(&'a str, Vec<&'a str>)
 
 /// What was found and what was wanted, of `invalid type: integer `30`, expected a string`.
 fn wrong_type(message: &str) -> Option<(String, &str)> {
-    let rest =
-        message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
+    let rest = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))?;
     let (found, wanted) = rest.split_once(", expected ")?;
     let wanted = match wanted {
         "a string" | "a borrowed string" | "path string" => "text in quotes",
@@ -129,7 +144,9 @@ fn find(table: &Value<'_>, key: &str) -> Option<Range<usize>> {
             Some((name, index)) => (name, index.trim_end_matches(']').parse::<usize>().ok()),
             None => (name, None),
         };
-        let Some(inner) = value.get_ref().as_table().and_then(|table| table.get(name)) else { break };
+        let Some(inner) = value.get_ref().as_table().and_then(|table| table.get(name)) else {
+            break;
+        };
         value = index
             .and_then(|index| inner.get_ref().as_array().and_then(|items| items.get(index)))
             .unwrap_or(inner);
@@ -150,7 +167,13 @@ fn key_at(value: &Value<'_>, span: Option<Range<usize>>) -> Option<String> {
 }
 
 /// Every key of a table that its schema does not know, tables inside it included.
-fn strangers(source: &Arc<Source>, value: &Value<'_>, schema: &Json, root: &Json, mistakes: &mut Mistakes) {
+fn strangers(
+    source: &Arc<Source>,
+    value: &Value<'_>,
+    schema: &Json,
+    root: &Json,
+    mistakes: &mut Mistakes,
+) {
     let Some(schema) = object_schema(schema, root) else { return };
     let (DeValue::Table(table), Some(properties)) =
         (value.get_ref(), schema.get("properties").and_then(Json::as_object))

@@ -1,6 +1,7 @@
 //! An HTTP request, as a client of the service would send it.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -47,7 +48,7 @@ const FOLLOW: u32 = 5;
 const MAX_BODY: u64 = 1 << 20;
 
 /// An HTTP request: its settings, and what is made out of them when the file is loaded.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(from = "Settings")]
 pub(super) struct Http {
     settings: Settings,
@@ -86,6 +87,13 @@ impl From<Settings> for Http {
             accept_encoding: None,
             room: 0,
         }
+    }
+}
+
+impl fmt::Debug for Http {
+    /// Without what may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("url", &self.settings.url).finish_non_exhaustive()
     }
 }
 
@@ -143,6 +151,9 @@ impl Probe for Http {
 
     async fn look(&self, scope: &Scope, reading: &mut Reading) -> Result<(), Failure> {
         let mut ask = self.ask(scope)?;
+        for credential in &ask.credentials {
+            scope.hide(credential);
+        }
         let origin = ask.url.clone();
         let mut trail = Trail::new(self.settings.follow.unwrap_or(FOLLOW));
         loop {
@@ -327,12 +338,8 @@ impl Http {
                 request::hide_disguises(template, scope)?;
             }
         }
-        let ask = self.settings.ask(&|template| template.render(scope), self.file.as_ref())?;
-        if let Some(value) = ask.headers.get(header::AUTHORIZATION).filter(|_| self.has_secrets) {
-            let token = value.to_str().unwrap_or_default().split_once(' ').map(|(_, token)| token);
-            scope.hide(&crate::secret::Secret::new(token.unwrap_or_default()));
-        }
-        Ok(Arc::new(ask))
+        let fill = |template: &Template| template.render(scope);
+        Ok(Arc::new(self.settings.ask(&fill, self.file.as_ref())?))
     }
 
     fn proxy(&self, scope: &Scope) -> Result<Option<Proxy>, Failure> {
@@ -357,17 +364,7 @@ impl Http {
         };
         let host = self.fixed.as_ref().filter(|_| at_home);
         let host = host.map_or("", |ask| evidence::bare_host(&ask.url));
-        slot.get_or_init(|| {
-            Tls::build(&settings, alpn, host, &self.folder).map_err(|refused| {
-                let key = if refused.key.is_empty() {
-                    "tls".to_owned()
-                } else {
-                    format!("tls.{}", refused.key)
-                };
-                Refused { key, ..refused }
-            })
-        })
-        .clone()
+        slot.get_or_init(|| Tls::build(&settings, alpn, host, &self.folder)).clone()
     }
 }
 
@@ -415,7 +412,7 @@ fn follow(ask: &Ask, next: Next) -> Ask {
         }
     }
     let body = if with_body { ask.body.clone() } else { Bytes::new() };
-    Ask { method, url, headers, body }
+    Ask { method, url, headers, body, credentials: Vec::new() }
 }
 
 fn host(url: &Url) -> Result<HeaderValue, Failure> {

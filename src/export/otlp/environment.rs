@@ -79,7 +79,8 @@ pub(super) fn way(settings: &Otlp, signal: Signal, lookup: Lookup<'_>) -> Result
 /// The whole URL: an endpoint for all signals gets the signal's path, one for the signal alone is used as it is.
 fn url(said: &Said<'_>, endpoint: Option<&Template>, protocol: Protocol) -> Result<String, String> {
     let (text, whole) = if let Some(endpoint) = endpoint {
-        let literal = endpoint.literal().ok_or("no secret and no capture can stand in `endpoint`")?;
+        let literal =
+            endpoint.literal().ok_or("no secret and no capture can stand in `endpoint`")?;
         (literal.into_owned(), false)
     } else if let Some(own) = said.own("ENDPOINT") {
         (own, true)
@@ -158,7 +159,9 @@ impl Said<'_> {
         };
         let millis = text.trim().parse().ok().filter(|millis| *millis > 0);
         millis.map(Duration::from_millis).ok_or_else(|| {
-            format!("OTEL_EXPORTER_OTLP_TIMEOUT says {text:?}: it wants milliseconds, such as 10000")
+            format!(
+                "OTEL_EXPORTER_OTLP_TIMEOUT says {text:?}: it wants milliseconds, such as 10000"
+            )
         })
     }
 
@@ -168,9 +171,8 @@ impl Said<'_> {
         let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
         let headers = pairs.enumerate().map(|(number, pair)| {
             // Named by its number: what stands here may be a secret.
-            let wrong = || {
-                format!("OTEL_EXPORTER_OTLP_HEADERS: entry {} is not name=value", number + 1)
-            };
+            let wrong =
+                || format!("OTEL_EXPORTER_OTLP_HEADERS: entry {} is not name=value", number + 1);
             let (name, value) = pair.split_once('=').ok_or_else(wrong)?;
             let name = name.trim().to_ascii_lowercase();
             ::http::HeaderName::try_from(&name).map_err(|_| wrong())?;
@@ -185,13 +187,12 @@ fn decoded(value: &str) -> String {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let code = (*first == b'%')
-            .then(|| after.split_at_checked(2))
-            .flatten()
-            .and_then(|(digits, after)| {
+        let code = (*first == b'%').then(|| after.split_at_checked(2)).flatten().and_then(
+            |(digits, after)| {
                 let digits = std::str::from_utf8(digits).ok()?;
                 Some((u8::from_str_radix(digits, 16).ok()?, after))
-            });
+            },
+        );
         let (byte, after) = code.unwrap_or((*first, after));
         bytes.push(byte);
         rest = after;

@@ -97,23 +97,14 @@ fn sentence(outcome: &Outcome) -> String {
     };
     let message = outcome.message.as_deref().map(|message| format!(": {message}"));
     let before = outcome.changed_from.map(|before| format!(" (before: {before})"));
-    let sentence =
-        [happened, message.unwrap_or_default(), before.unwrap_or_default()].concat();
+    let sentence = [happened, message.unwrap_or_default(), before.unwrap_or_default()].concat();
     cut(&sentence, SENTENCE)
 }
 
 /// The evidence as attributes. It was redacted when it was taken; here it is only kept within bounds.
 fn evidence(evidence: &Evidence) -> Vec<KeyValue> {
-    let Evidence {
-        request,
-        response,
-        body,
-        body_left_out,
-        expectation,
-        peer,
-        certificate,
-        more,
-    } = evidence;
+    let Evidence { request, response, body, body_left_out, expectation, peer, certificate, more } =
+        evidence;
     let mut room = Room { left: EVIDENCE };
     let mut attributes = Vec::new();
     for (key, value) in [

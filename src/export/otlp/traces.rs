@@ -72,10 +72,7 @@ fn root(outcome: &Outcome, family: &Family) -> Span {
     let mut attributes = identity(outcome);
     attributes.extend([
         text("picket.due", outcome.due.to_string()),
-        attribute(
-            "picket.schedule.delay",
-            Value::DoubleValue(outcome.delay().as_secs_f64()),
-        ),
+        attribute("picket.schedule.delay", Value::DoubleValue(outcome.delay().as_secs_f64())),
         attribute("picket.attempts", Value::IntValue(i64::from(outcome.attempts))),
         text("test.case.name", outcome.probe.as_str()),
         text("user_agent.synthetic.type", "test"),
@@ -219,8 +216,7 @@ impl Family {
 
     fn attempt(&self, attempt: &Attempt) -> Event {
         let Attempt { start, took, error_type: broke, message } = attempt;
-        let attributes =
-            vec![text("error.type", broke.as_str()), text("message", message.clone())];
+        let attributes = vec![text("error.type", broke.as_str()), text("message", message.clone())];
         self.event("probe.attempt", *start + *took, attributes)
     }
 

@@ -18,7 +18,7 @@ use crate::setting::Refused;
 use crate::template::{Scope, Template, Variable};
 
 /// One request, ready but for what changes from run to run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Ask {
     pub(super) method: Method,
     pub(super) url: Url,
@@ -26,6 +26,8 @@ pub(super) struct Ask {
     /// as sensitive.
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What no record may show.
+    pub(super) credentials: Vec<Secret>,
 }
 
 /// Why a request could not be made out.
@@ -85,7 +87,11 @@ impl Settings {
             let value = HeaderValue::from_static(content_type);
             headers.entry(header::CONTENT_TYPE).or_insert(value);
         }
-        Ok(Ask { method: self.method()?, url, headers, body })
+        let mut credentials = credentials(&headers);
+        if let Some(Auth::Basic(basic)) = &self.auth {
+            credentials.extend(credential(&fill(&basic.password)?));
+        }
+        Ok(Ask { method: self.method()?, url, headers, body, credentials })
     }
 
     /// The method: as written, or what the body asks for.
@@ -179,6 +185,24 @@ impl Settings {
         }
         templates
     }
+}
+
+/// The credentials among header fields, also without their scheme; a target may say them back. What is shorter than a
+/// credential should be is left alone: it would blot out half of every record.
+fn credentials(headers: &HeaderMap) -> Vec<Secret> {
+    headers
+        .iter()
+        .filter(|(name, value)| value.is_sensitive() && **name != header::HOST)
+        .filter_map(|(_, value)| value.to_str().ok())
+        .flat_map(|value| [Some(value), value.split_once(' ').map(|(_, token)| token)])
+        .flatten()
+        .filter_map(credential)
+        .collect()
+}
+
+fn credential(value: &str) -> Option<Secret> {
+    const SHORTEST: usize = 6;
+    (value.len() >= SHORTEST).then(|| Secret::new(value))
 }
 
 /// Refuses what is not built yet.

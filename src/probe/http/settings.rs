@@ -16,7 +16,7 @@ use crate::setting::Refused;
 use crate::template::Template;
 
 /// The keys of `http = { … }`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::probe) struct Settings {
     /// Where to: an `http://` or `https://` address. A user and password go into `auth`, not here.
@@ -71,7 +71,7 @@ pub(in crate::probe) struct Settings {
 }
 
 /// Who asks.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(in crate::probe) enum Auth {
     /// A user and a password.
@@ -85,7 +85,7 @@ pub(in crate::probe) enum Auth {
 }
 
 /// Whatever a later version will read.
-#[derive(Debug, JsonSchema)]
+#[derive(JsonSchema)]
 #[schemars(transparent)]
 pub(in crate::probe) struct Later(#[schemars(with = "Value")] ());
 
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Later {
 }
 
 /// A user and a password.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::probe) struct Basic {
     /// The user.

@@ -27,9 +27,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn ready(way: &Way, signal: Signal) -> Result<Self, String> {
         let mut endpoint = Endpoint::from_shared(way.url.clone())
-            .and_then(|endpoint| {
-                endpoint.user_agent(concat!("picket/", env!("CARGO_PKG_VERSION")))
-            })
+            .and_then(|endpoint| endpoint.user_agent(concat!("picket/", env!("CARGO_PKG_VERSION"))))
             .map_err(|error| chain(&error))?
             .timeout(way.timeout)
             .connect_timeout(way.timeout);
@@ -65,7 +63,9 @@ impl Call {
                 MetadataKey::from_bytes(name.to_ascii_lowercase().as_bytes()),
                 MetadataValue::try_from(value),
             ) else {
-                return Err(later(format!("the header {name} has a value that no header can have")));
+                return Err(later(format!(
+                    "the header {name} has a value that no header can have"
+                )));
             };
             request.metadata_mut().insert(key, value);
         }
@@ -93,9 +93,7 @@ fn refusal(status: &Status) -> Refusal {
         | Code::DataLoss
         | Code::Unauthenticated
         | Code::PermissionDenied => Refusal::Later { reason, after },
-        Code::ResourceExhausted if too_large(&said) => {
-            Refusal::TooLarge { reason }
-        }
+        Code::ResourceExhausted if too_large(&said) => Refusal::TooLarge { reason },
         Code::ResourceExhausted if after.is_some() => Refusal::Later { reason, after },
         // A status that has a source was made here, of a connection that broke: the other side has not judged.
         Code::Unknown | Code::Internal if status.source().is_some() => {

@@ -48,7 +48,9 @@ impl Post {
             let (Ok(field), Ok(value)) =
                 (HeaderName::try_from(&name), HeaderValue::try_from(value))
             else {
-                return Err(later(format!("the header {name} has a value that no header can have")));
+                return Err(later(format!(
+                    "the header {name} has a value that no header can have"
+                )));
             };
             request = request.header(field, value);
         }

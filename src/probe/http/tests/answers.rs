@@ -47,7 +47,7 @@ async fn a_body_brings_its_method_type_and_length() {
             .await;
     assert!(json.starts_with("post /a%20b?c=d&page=2&q=x+y http/1.1"), "{json}");
     assert!(json.contains("content-type: application/json\r\n"), "{json}");
-    assert!(json.contains("content-length: 39\r\n"), "{json}");
+    assert!(json.contains("content-length: 37\r\n"), "{json}");
     let form = heard("form = { a = 'b c', d = 1 }\nmethod = 'PUT'").await;
     assert!(form.starts_with("put "), "{form}");
     assert!(form.contains("content-type: application/x-www-form-urlencoded\r\n"), "{form}");
