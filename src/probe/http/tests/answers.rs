@@ -128,7 +128,7 @@ async fn a_secret_in_a_url_shows_in_no_record() {
     let (seen, reading) = attempt(&http(&keys).unwrap(), Duration::from_secs(20)).await;
     assert_eq!(seen, "pass");
     assert!(server.heard()[0].contains("h%26nter+2%22"), "{:?}", server.heard());
-    let records = format!("{:?}", reading);
+    let records = format!("{reading:?}");
     assert!(!records.contains("nter"), "{records}");
 }
 
