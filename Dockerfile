@@ -11,11 +11,12 @@ RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
  && RUSTFLAGS='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"' \
     cargo build --release --locked --bin picket --target "$target" \
  && install -D "target/$target/release/picket" /root-of-image/usr/local/bin/picket \
- && install -d -o 65532 -g 65532 -m 700 /root-of-image/var/lib/picket \
- && install -d /root-of-image/etc/picket /root-of-image/tmp
+ && install -d /root-of-image/etc/picket \
+ && install -d -m 700 /state/picket
 
 FROM scratch
 COPY --from=build /root-of-image/ /
+COPY --from=build --chown=65532:65532 /state/ /var/lib/
 USER 65532:65532
 VOLUME /var/lib/picket
 # Mount picket.toml and its probe files at /etc/picket.

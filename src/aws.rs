@@ -1,1 +1,3 @@
-//! What picket asks of AWS: instance metadata.
+//! What AWS tells a picket of itself; later its credentials, signing and protocols.
+
+pub mod instance;

@@ -1,6 +1,5 @@
 //! What a running agent shows of itself: read by the page, the API and the terminal, filled by the agent.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +27,6 @@ pub trait Board: Send + Sync {
 
     /// The planned probes, each as `planned` writes it: a JSON array.
     fn plan(&self) -> Value;
-}
-
-impl fmt::Debug for dyn Board {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Board")
-    }
 }
 
 /// Everything that the page shows, as of one moment.

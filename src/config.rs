@@ -108,8 +108,8 @@ impl Default for Settings {
             resolver: Vec::new(),
             max_in_flight: 1024,
             journal: Keep {
-                passes: Duration::from_secs(7 * 86_400),
-                failures: Duration::from_secs(30 * 86_400),
+                passes: Duration::from_hours(7 * 24),
+                failures: Duration::from_hours(30 * 24),
                 max_size: 1 << 30,
             },
         }

@@ -1,7 +1,7 @@
 //! The way to a target that kinds share: resolve, connect, ask a proxy, shake hands.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -115,6 +115,27 @@ impl Connection {
     pub fn stamps(&self) -> Stamps {
         self.stream.stamps()
     }
+
+    /// Goes over to TLS as the host, at once or in the middle of a dialogue (STARTTLS). The stamps begin anew.
+    pub async fn secure(
+        self,
+        tls: &Tls,
+        host: &str,
+        reading: &mut Reading,
+    ) -> Result<Self, Failure> {
+        let Stream::Plain(plain) = self.stream else {
+            return Err(Failure::new(
+                ErrorType::ConfigInvalid,
+                "the connection is inside TLS already",
+            ));
+        };
+        reading.timeline.begin(Phase::Tls);
+        let shaken = tls.handshake(host, plain.into_inner(), reading).await;
+        let stream = shaken.inspect_err(|failure| reading.timeline.broke(failure.error_type))?;
+        reading.timeline.end();
+        let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        Ok(Self { stream: Stream::Tls(Box::new(Timed::new(stream))), alpn, ..self })
+    }
 }
 
 /// Makes one connection. Phases, facts and evidence go to `reading` as they happen; the caller keeps the time limit.
@@ -127,44 +148,34 @@ pub async fn dial(dial: &Dial, reading: &mut Reading) -> Result<Connection, Fail
 }
 
 async fn make(dial: &Dial, reading: &mut Reading) -> Result<Connection, Failure> {
-    let mut stream = reach(dial, reading).await.map_err(|failure| dial.laid_at(failure))?;
-    let peer = note_peer(&stream, reading)?;
-    let through_proxy = dial.proxy.is_some();
+    let (mut stream, peer) = reach(dial, reading).await.map_err(|failure| dial.laid_at(failure))?;
+    reading.fact("ip", peer.ip().to_string());
+    reading.evidence.peer = Some(peer.to_string());
     if let (Some(proxy), Some(_)) = (&dial.proxy, &dial.tls) {
         let (host, port) = dial.target();
         reading.timeline.begin(Phase::Proxy);
         proxy.tunnel(&mut stream, host, port).await?;
         reading.timeline.end();
     }
-    let Some(tls) = &dial.tls else {
-        let stream = Stream::Plain(Timed::new(stream));
-        return Ok(Connection { stream, peer, alpn: None, through_proxy });
-    };
-    reading.timeline.begin(Phase::Tls);
-    let stream = tls.handshake(&dial.host, stream, reading).await?;
-    reading.timeline.end();
-    let alpn = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    let stream = Stream::Tls(Box::new(Timed::new(stream)));
-    Ok(Connection { stream, peer, alpn, through_proxy })
+    let stream = Stream::Plain(Timed::new(stream));
+    let through_proxy = dial.proxy.is_some() && dial.tls.is_none();
+    let connection = Connection { stream, peer, alpn: None, through_proxy };
+    match &dial.tls {
+        Some(tls) => connection.secure(tls, &dial.host, reading).await,
+        None => Ok(connection),
+    }
 }
 
 /// Resolves and connects to the first stop on the way.
-async fn reach(dial: &Dial, reading: &mut Reading) -> Result<TcpStream, Failure> {
+async fn reach(dial: &Dial, reading: &mut Reading) -> Result<(TcpStream, SocketAddr), Failure> {
     let (host, port) = dial.first_stop();
     let addresses = dns::resolve(host, dial.ip, &dial.resolver, &mut reading.timeline).await?;
-    dial.guard.check(&dial.host, &addresses)?;
+    dial.guard.check(&dial.host, dial.proxy.is_none().then_some(&addresses))?;
     let addresses: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
     reading.timeline.begin(Phase::Connect);
-    let stream = connect::connect(&addresses).await?;
+    let connected = connect::connect(&addresses).await?;
     reading.timeline.end();
-    Ok(stream)
-}
-
-fn note_peer(stream: &TcpStream, reading: &mut Reading) -> Result<SocketAddr, Failure> {
-    let peer = stream.peer_addr().map_err(|error| failure_of_io(&error, Phase::Connect, 0))?;
-    reading.fact("ip", peer.ip().to_string());
-    reading.evidence.peer = Some(peer.to_string());
-    Ok(peer)
+    Ok(connected)
 }
 
 impl Dial {
@@ -189,20 +200,16 @@ impl Dial {
 }
 
 impl Guard {
-    fn check(self, host: &str, addresses: &[IpAddr]) -> Result<(), Failure> {
-        // Behind a proxy the host's own address is all that is known of where it leads.
-        let named = host.parse().ok();
-        let forbidden = match self {
-            Self::None => None,
-            Self::NotLinkLocal => addresses.iter().copied().chain(named).find(|ip| is_local(*ip)),
-        };
+    /// `addresses` are the host's, where they are known: behind a proxy they are only where the host is written as one.
+    fn check(self, host: &str, addresses: Option<&Vec<IpAddr>>) -> Result<(), Failure> {
+        if self == Self::None {
+            return Ok(());
+        }
+        let written = host.parse().ok();
+        let forbidden = addresses.into_iter().flatten().chain(&written).find(|ip| is_local(**ip));
         let Some(address) = forbidden else { return Ok(()) };
-        let place = if named == Some(address) {
-            address.to_string()
-        } else {
-            format!("{host}, which is {address}")
-        };
-        let message = format!("a redirect leads to {place}: a link-local or metadata address");
+        let message =
+            format!("a redirect leads to {host} ({address}): a link-local or metadata address");
         Err(Failure::new(ErrorType::RedirectForbidden, message))
     }
 }
@@ -212,6 +219,83 @@ fn is_local(address: IpAddr) -> bool {
     const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match address.to_canonical() {
         IpAddr::V4(four) => four.is_link_local(),
-        IpAddr::V6(six) => six.is_unicast_link_local() || six == METADATA,
+        IpAddr::V6(six) => {
+            let behind_nat64 = nat64(six).is_some_and(|four| four.is_link_local());
+            six.is_unicast_link_local() || six == METADATA || behind_nat64
+        }
+    }
+}
+
+/// The IPv4 address inside one of NAT64's (RFC 6052).
+fn nat64(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, four @ ..] = address.octets() else {
+        return None;
+    };
+    Some(Ipv4Addr::from(four))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dial::testing::{closed_port, reading, serve_bytes};
+
+    #[tokio::test]
+    async fn a_closed_port_fails_in_connect() {
+        let address = closed_port();
+        let host = address.ip().to_string();
+        let dialled = Dial { host, port: address.port(), ..Dial::default() };
+        let mut reading = reading();
+        let failure = dial(&dialled, &mut reading).await.unwrap_err();
+        assert_eq!(failure.error_type, ErrorType::ConnectRefused);
+        let [timed] = reading.timeline.past() else { panic!("one phase") };
+        assert_eq!(timed.phase, Phase::Connect);
+        assert_eq!(timed.error, Some(ErrorType::ConnectRefused));
+    }
+
+    #[tokio::test]
+    async fn localhost_is_reached_by_whichever_family_listens() {
+        let server = serve_bytes(b"").await;
+        let mut dialled =
+            Dial { host: "localhost".to_owned(), port: server.address.port(), ..Dial::default() };
+        let mut reading = reading();
+        assert_eq!(dial(&dialled, &mut reading).await.unwrap().peer, server.address);
+        assert_eq!(reading.evidence.peer, Some(server.address.to_string()));
+        dialled.ip = Family::V6;
+        assert!(dial(&dialled, &mut reading).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_redirect_does_not_reach_link_local_and_metadata_addresses() {
+        for host in [
+            "169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.1.1",
+            "64:ff9b::a9fe:a9fe",
+        ] {
+            let dialled = Dial {
+                host: host.to_owned(),
+                port: 80,
+                guard: Guard::NotLinkLocal,
+                ..Dial::default()
+            };
+            let failure = dial(&dialled, &mut reading()).await.unwrap_err();
+            assert_eq!(failure.error_type, ErrorType::RedirectForbidden, "{host}");
+        }
+        let local = vec!["169.254.1.1".parse().unwrap()];
+        assert!(Guard::NotLinkLocal.check("x", Some(&local)).is_err());
+        assert!(Guard::NotLinkLocal.check("169.254.1.1", None).is_err());
+        assert_eq!(Guard::NotLinkLocal.check("10.0.0.1", None), Ok(()));
+        assert_eq!(Guard::None.check("169.254.1.1", Some(&local)), Ok(()));
+    }
+
+    #[test]
+    fn a_family_is_written_any_4_or_6() {
+        #[derive(Deserialize)]
+        struct Table {
+            ip: Vec<Family>,
+        }
+        let table: Table = toml::from_str("ip = ['any', '4', '6']").unwrap();
+        assert_eq!(table.ip, [Family::Any, Family::V4, Family::V6]);
     }
 }

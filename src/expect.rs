@@ -175,11 +175,12 @@ impl Expectation {
                     format!("was {}", quote_all(&all, self.found.values, &self.text, &clean))
                 }))
             }
-            Sight::Every(all) => {
-                for (index, seen) in all.iter().enumerate() {
-                    if !self.holds(seen, scope)? {
+            Sight::Every(json, all) => {
+                for (index, value) in all.iter().enumerate() {
+                    let seen = Seen::of(json, value);
+                    if !self.holds(&seen, scope)? {
                         let of = format!("value {} of {}", index + 1, all.len());
-                        return Ok(Some(format!("was {}, {of}", quote(seen))));
+                        return Ok(Some(format!("was {}, {of}", quote(&seen))));
                     }
                 }
                 Ok(None)
@@ -221,14 +222,14 @@ impl Capture {
 
     /// The value that was seen, as text; a capture that finds nothing, or several values, is a failure that says so.
     pub fn find(&self, reading: &Reading) -> Result<String, Failure> {
+        let several = |count: usize| format!("found {count} values where one is meant");
         let missing =
             |why: &str| Failure::new(self.found.error_type, format!("{}  ({why})", self.text));
         match self.found.look(reading).map_err(|why| missing(&why))? {
             Sight::Missing => Err(missing(&format!("{} is missing", self.found.written))),
             Sight::One(seen) => seen.capture().ok_or_else(|| missing("was null")),
-            Sight::Some(all) | Sight::Every(all) => {
-                Err(missing(&format!("found {} values where one is meant", all.len())))
-            }
+            Sight::Some(all) => Err(missing(&several(all.len()))),
+            Sight::Every(_, all) => Err(missing(&several(all.len()))),
         }
     }
 }

@@ -491,3 +491,208 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::expect::{Capture, Shape, Subject, Type};
+    use crate::outcome::Labels;
+    use crate::phase::Phase;
+    use crate::plan::{Attempts, Captured};
+    use crate::probe::{Action, Ground, Kind, Probe};
+    use crate::setting::Refused;
+
+    /// A step that does what it is told.
+    #[derive(Debug, Deserialize, JsonSchema)]
+    struct Told {
+        does: String,
+    }
+
+    impl Probe for Told {
+        const KIND: &'static str = "told";
+        const ABOUT: &'static str = "does what it is told";
+        const EXAMPLE: &'static str = "";
+        const SUBJECTS: &'static [Subject] = &[Subject {
+            name: "status",
+            shape: Shape::Plain,
+            values: Type::Number,
+            error_type: ErrorType::ExpectStatus,
+            about: "",
+        }];
+        const DEFAULT_EXPECT: &'static [&'static str] = &[];
+
+        fn ready(&mut self, _: &Ground) -> Result<(), Refused> {
+            Ok(())
+        }
+
+        async fn look(&self, _: &Scope, reading: &mut Reading) -> Result<(), Failure> {
+            match self.does.as_str() {
+                "hang" => {
+                    reading
+                        .timeline
+                        .time(Phase::Wait, std::future::pending::<Result<(), Failure>>())
+                        .await
+                }
+                "panic" => panic!("as it was told"),
+                "refuse" => Err(Failure::new(ErrorType::ConnectRefused, "refused")),
+                status => {
+                    reading.fact("status", status.parse::<i64>().unwrap());
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    static TOLD: Kind = Kind::of::<Told>();
+
+    fn step(name: &str, does: &str) -> Step {
+        let action: Arc<dyn Action> = Arc::new(Told { does: does.to_owned() });
+        let good = Expectation::compile("status == 200", Told::SUBJECTS).unwrap();
+        Step {
+            name: name.to_owned(),
+            kind: &TOLD,
+            action,
+            expect: if does.parse::<i64>().is_ok() { vec![good] } else { Vec::new() },
+            warn: Vec::new(),
+            capture: Vec::new(),
+            when: None,
+            within: None,
+            attempts: Attempts {
+                max: 1,
+                wait: Duration::from_secs(1),
+                on: vec!["network".to_owned()],
+            },
+        }
+    }
+
+    fn probe(steps: Vec<Step>, finally: Vec<Step>) -> Planned {
+        Planned {
+            name: "a".into(),
+            kind: "journey",
+            labels: Labels::default(),
+            source: ("a.toml".into(), 1),
+            fingerprint: 1,
+            every: Duration::from_secs(60),
+            timeout: Duration::from_secs(8),
+            reserve: if finally.is_empty() { Duration::ZERO } else { Duration::from_secs(2) },
+            overlap: 1,
+            steps,
+            finally,
+            evidence: true,
+            trace: Trace::Always,
+            paused: false,
+            maintenance: Vec::new(),
+            alarm: BTreeMap::new(),
+        }
+    }
+
+    async fn outcome(planned: Planned) -> Outcome {
+        let (_stop, cut) = watch::channel(false);
+        let place = Place { region: "r".into(), stage: "s".into() };
+        let due = crate::clock::now();
+        run(Job { planned: Arc::new(planned), place, due, fold: 0, secrets: Arc::default(), cut })
+            .await
+    }
+
+    fn verdicts(outcome: &Outcome) -> Vec<(&str, Verdict)> {
+        outcome.steps.iter().map(|step| (step.name.as_str(), step.verdict)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_hangs_is_cut_off_and_finally_runs_in_its_own_time() {
+        let outcome = outcome(probe(
+            vec![step("one", "200"), step("two", "hang"), step("three", "200")],
+            vec![step("clean", "200")],
+        ))
+        .await;
+        assert_eq!(
+            verdicts(&outcome),
+            [("one", Verdict::Pass), ("two", Verdict::Fail), ("clean", Verdict::Pass)]
+        );
+        assert_eq!(outcome.error_type, Some(ErrorType::ResponseTimeout));
+        assert_eq!(outcome.took.as_secs(), 6, "eight seconds, two of them reserved");
+        assert!(outcome.message.unwrap().starts_with("two: no end of `wait` within"));
+        assert_eq!(outcome.phases[0].error, Some(ErrorType::ResponseTimeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_finally_that_hangs_ends_with_the_timeout() {
+        let outcome = outcome(probe(vec![step("one", "hang")], vec![step("clean", "hang")])).await;
+        assert_eq!(outcome.took.as_secs(), 8);
+        assert_eq!(verdicts(&outcome), [("one", Verdict::Fail), ("clean", Verdict::Fail)]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_the_agent_and_finally_still_runs() {
+        let outcome = outcome(probe(vec![step("one", "panic")], vec![step("clean", "200")])).await;
+        assert_eq!((outcome.verdict, outcome.blame), (Verdict::Error, Some(Blame::Agent)));
+        assert_eq!(outcome.error_type, Some(ErrorType::AgentPanic));
+        assert_eq!(outcome.steps.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_soft_expectation_that_does_not_hold_is_a_warning_with_its_type() {
+        let mut soft = step("one", "200");
+        soft.warn = vec![Expectation::compile("status == 201", Told::SUBJECTS).unwrap()];
+        let outcome = outcome(probe(vec![soft, step("two", "200")], Vec::new())).await;
+        assert_eq!(verdicts(&outcome), [("one", Verdict::Warn), ("two", Verdict::Pass)]);
+        assert_eq!(
+            (outcome.verdict, outcome.error_type),
+            (Verdict::Warn, Some(ErrorType::ExpectStatus))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_attempt_is_recorded_and_a_broken_expectation_is_not_tried_again() {
+        let mut refused = step("one", "refuse");
+        refused.attempts.max = 3;
+        let told = outcome(probe(vec![refused], Vec::new())).await;
+        assert_eq!((told.attempts, told.steps[0].earlier.len()), (3, 2));
+        let mut wrong = step("one", "503");
+        wrong.attempts.max = 3;
+        let told = outcome(probe(vec![wrong], Vec::new())).await;
+        assert_eq!((told.attempts, told.verdict), (1, Verdict::Fail));
+    }
+
+    #[tokio::test]
+    async fn a_capture_that_finds_nothing_fails_the_step_and_names_itself() {
+        let mut step = step("one", "refuse");
+        step.action = Arc::new(Told { does: "200".to_owned() });
+        let subjects = &[Subject {
+            name: "json",
+            shape: Shape::Json,
+            values: Type::Any,
+            error_type: ErrorType::ExpectJson,
+            about: "",
+        }];
+        step.capture = vec![Captured {
+            name: "order".to_owned(),
+            from: Capture::compile("json.id", subjects).unwrap(),
+            secret: false,
+        }];
+        let outcome = outcome(probe(vec![step], Vec::new())).await;
+        assert_eq!(outcome.verdict, Verdict::Fail);
+        assert!(outcome.message.unwrap().starts_with("capture `order`"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_cuts_the_step_and_finally_still_runs() {
+        let (stop, cut) = watch::channel(false);
+        let place = Place { region: "r".into(), stage: "s".into() };
+        let planned = Arc::new(probe(vec![step("one", "hang")], vec![step("clean", "200")]));
+        let job =
+            Job { planned, place, due: crate::clock::now(), fold: 0, secrets: Arc::default(), cut };
+        let running = tokio::spawn(run(job));
+        tokio::task::yield_now().await;
+        stop.send_replace(true);
+        let outcome = running.await.unwrap();
+        assert_eq!(verdicts(&outcome), [("one", Verdict::Skipped), ("clean", Verdict::Pass)]);
+        assert_eq!((outcome.verdict, outcome.error_type), (Verdict::Skipped, None));
+        assert!(outcome.message.unwrap().contains("drain"));
+    }
+}

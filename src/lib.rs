@@ -47,6 +47,8 @@ pub mod health;
 pub mod journal;
 pub mod journey;
 pub mod outbox;
+pub mod recent;
+pub mod roster;
 pub mod schedule;
 // The whole.
 pub mod agent;

@@ -145,6 +145,15 @@ pub fn hex(bytes: &[u8]) -> String {
 /// Labels that the user gave, and the values of a matrix.
 pub type Labels = Arc<BTreeMap<String, String>>;
 
+/// What tells a probe from every other: its name and its labels, the values of its matrix among them.
+pub fn identity(probe: &ProbeName, labels: &Labels) -> String {
+    let mut identity = probe.to_string();
+    for (key, value) in labels.iter() {
+        identity.extend(["\u{1}", key, "\u{2}", value]);
+    }
+    identity
+}
+
 /// A value that was seen: what expectations judge and records show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -387,6 +396,11 @@ impl Outcome {
                 .unwrap_or(0);
         }
         Ids { run: Arc::clone(&self.run), trace }
+    }
+
+    /// What tells its probe from every other.
+    pub fn identity(&self) -> String {
+        identity(&self.probe, &self.labels)
     }
 
     /// The region that is probed: a matrix's or label's `region` where there is one, else this picket's own.

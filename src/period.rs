@@ -287,17 +287,17 @@ mod tests {
 
     #[test]
     fn a_measured_length_has_three_digits() {
-        for (nanos, text) in [
-            (0, "0us"),
-            (47_300, "47us"),
-            (999_600, "1.00ms"),
-            (48_120_000, "48.1ms"),
-            (99_960_000, "100ms"),
-            (1_204_000_000, "1.20s"),
-            (61_500_000_000, "61.5s"),
-            (754_000_000_000, "754s"),
+        for (seconds, text) in [
+            (0.0, "0us"),
+            (0.000_047_3, "47us"),
+            (0.000_999_6, "1.00ms"),
+            (0.048_12, "48.1ms"),
+            (0.099_96, "100ms"),
+            (1.204, "1.20s"),
+            (61.5, "61.5s"),
+            (754.0, "754s"),
         ] {
-            assert_eq!(brief(Duration::from_nanos(nanos)), text);
+            assert_eq!(brief(Duration::from_secs_f64(seconds)), text);
         }
     }
 

@@ -1,15 +1,56 @@
 //! What runs here, with nothing left to decide: defaults filled in, matrices spread, region and stage applied. Pure.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aws::instance;
 use crate::clock::Timestamp;
+use crate::config::{self, Mistakes, Settings, Written};
 use crate::expect::{Capture, Expectation};
-use crate::outcome::Labels;
+use crate::export::Outlet;
+use crate::outcome::{self, Labels};
 use crate::place::{Place, ProbeName};
 use crate::probe::{Action, Kind};
+
+mod independence;
+mod labels;
+mod member;
+mod planning;
+mod step;
+
+/// All that was said, and what it comes to here.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The agent's settings.
+    pub settings: Settings,
+    /// What runs here.
+    pub plan: Plan,
+    /// Where outcomes go: the tables of `[export]`, by name.
+    pub sinks: Vec<(&'static str, Arc<dyn Outlet>)>,
+}
+
+/// Reads the files, finds out where this picket stands, and plans.
+pub async fn load(config: Option<&Path>, probe_files: &[PathBuf]) -> Result<Loaded, Mistakes> {
+    let written = config::read(config, probe_files);
+    let found = match &written.settings.region {
+        Some(region) => region.clone(),
+        None => instance::region().await,
+    };
+    let place = written.settings.place(found);
+    plan(&written, &place)
+}
+
+/// Plans what was written for one place; every mistake of every file is told at once.
+pub fn plan(written: &Written, place: &Place) -> Result<Loaded, Mistakes> {
+    let mut planning = planning::Planning::new(written, place);
+    planning.agent();
+    for file in &written.files {
+        planning.file(file);
+    }
+    planning.done()
+}
 
 /// What runs here.
 #[derive(Debug)]
@@ -129,12 +170,8 @@ pub struct Attempts {
 }
 
 impl Planned {
-    /// The probe and its matrix values: what tells it from every other.
+    /// What tells it from every other: its name and its labels, the values of its matrix among them.
     pub fn identity(&self) -> String {
-        let mut identity = self.name.to_string();
-        for (key, value) in self.labels.iter() {
-            identity.extend(["\u{1}", key, "\u{2}", value]);
-        }
-        identity
+        outcome::identity(&self.name, &self.labels)
     }
 }

@@ -97,8 +97,18 @@ pub struct Redactor {
 pub const REDACTED: &str = "***";
 
 impl Redactor {
-    /// From now on this value is hidden.
+    /// From now on this value is hidden, and what JSON makes of it when it is echoed in a body.
     pub fn hide(&mut self, secret: &Secret) {
+        let escaped = serde_json::Value::from(secret.expose()).to_string();
+        self.hide_text(secret);
+        if let Some(inside) = escaped.get(1..escaped.len() - 1)
+            && inside != secret.expose()
+        {
+            self.hide_text(&Secret::new(inside));
+        }
+    }
+
+    fn hide_text(&mut self, secret: &Secret) {
         if !secret.expose().is_empty() && !self.values.contains(secret) {
             self.values.push(secret.clone());
             // Longest first, so that a secret inside another leaves nothing behind.
@@ -140,6 +150,8 @@ mod tests {
         let mut redactor = Redactor::default();
         redactor.hide(&secret);
         assert_eq!(redactor.clean("token=hunter2&x"), "token=***&x");
+        redactor.hide(&Secret::new("a\"b"));
+        assert_eq!(redactor.clean(r#"{"token":"a\"b"}"#), r#"{"token":"***"}"#);
     }
 
     #[test]

@@ -81,7 +81,7 @@ async fn connection(
 ) {
     let service = service_fn(move |request| {
         let board = Arc::clone(&board);
-        async move { Ok::<_, Infallible>(answer(&request, board.as_ref()).await) }
+        async move { Ok::<_, Infallible>(answer(&request, board).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -95,22 +95,37 @@ async fn connection(
 }
 
 /// One answer.
-async fn answer(request: &Request<Incoming>, board: &dyn Board) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, board: Arc<dyn Board>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = api::refused(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
         refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return guarded(refused);
     }
-    let query = request.uri().query().unwrap_or_default();
+    let query = request.uri().query().unwrap_or_default().to_owned();
     guarded(match request.uri().path() {
-        "/" => typed("text/html; charset=utf-8", page::page(&board.snapshot(), query != "hold")),
+        "/" => aside(move || page(board.as_ref(), &query)).await,
         "/healthz" => typed("text/plain; charset=utf-8", "ok\n".to_owned()),
-        "/readyz" => ready(board),
-        "/metrics" => metrics(request, board),
-        "/api/outcomes" => api::outcomes(board, query).await,
-        "/api/plan" => api::plan(board),
+        "/readyz" => ready(board.as_ref()),
+        "/metrics" => metrics(request, board).await,
+        "/api/outcomes" => api::outcomes(board.as_ref(), &query).await,
+        "/api/plan" => aside(move || api::plan(board.as_ref())).await,
         path => api::refused(StatusCode::NOT_FOUND, &format!("nothing is at {path:?}")),
     })
+}
+
+/// Answers that take a while to write are written beside the runs, not between them: who looks makes nothing late.
+async fn aside(
+    write: impl FnOnce() -> Response<Full<Bytes>> + Send + 'static,
+) -> Response<Full<Bytes>> {
+    tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| {
+        warn!(%error, "an answer of the status page could not be written");
+        api::refused(StatusCode::INTERNAL_SERVER_ERROR, "this answer could not be written")
+    })
+}
+
+/// `/?hold` is the same page held still.
+fn page(board: &dyn Board, query: &str) -> Response<Full<Bytes>> {
+    typed("text/html; charset=utf-8", page::page(&board.snapshot(), query != "hold"))
 }
 
 fn ready(board: &dyn Board) -> Response<Full<Bytes>> {
@@ -124,10 +139,14 @@ fn ready(board: &dyn Board) -> Response<Full<Bytes>> {
     }
 }
 
-fn metrics(request: &Request<Incoming>, board: &dyn Board) -> Response<Full<Bytes>> {
+async fn metrics(request: &Request<Incoming>, board: Arc<dyn Board>) -> Response<Full<Bytes>> {
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let (media_type, text) = board.metrics(accept.unwrap_or_default());
-    typed(&media_type, text)
+    let accept = accept.unwrap_or_default().to_owned();
+    let write = move || {
+        let (media_type, text) = board.metrics(&accept);
+        typed(&media_type, text)
+    };
+    aside(write).await
 }
 
 fn typed(media_type: &str, body: String) -> Response<Full<Bytes>> {

@@ -225,7 +225,7 @@ async fn a_browser_draws_the_page_narrow_and_wide() {
     let folder = tempfile::tempdir().unwrap();
     // Kept where asked, so that a person can look at them.
     let keep = std::env::var_os("PICKET_SHOTS").map(std::path::PathBuf::from);
-    let into = keep.as_deref().unwrap_or(folder.path());
+    let into = keep.as_deref().unwrap_or_else(|| folder.path());
     for (name, size) in [("narrow", "400,1400"), ("wide", "1400,1100")] {
         for theme in ["light", "dark"] {
             let shot = into.join(format!("{name}-{theme}.png"));

@@ -7,13 +7,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
 use url::form_urlencoded;
 
-use service::{Service, free_address, get, program, until};
+use service::{Service, free_address, get, program, run_picket, serve_hello, until};
 
 #[path = "parts/service.rs"]
+#[expect(dead_code, reason = "each test takes the parts that it needs")]
 mod service;
 
 #[tokio::test]
@@ -77,20 +76,12 @@ async fn the_agent_is_ready_answers_and_ends_cleanly() {
 
 fn start_agent(folder: &Path, listen: SocketAddr, target: SocketAddr) -> Service {
     let closed = free_address();
-    let agent = format!(
-        "[agent]\nregion = 'local'\nlisten = '{listen}'\nstate = '{}'\nprobes = ['probes.toml']\n",
-        folder.join("state").display()
-    );
     let probes = format!(
         "[defaults]\nevery = '1s'\ntimeout = '900ms'\n\
          [probe.good]\nhttp = {{ url = 'http://{target}/' }}\n\
          [probe.bad]\nhttp = {{ url = 'http://{closed}/' }}\n"
     );
-    fs::write(folder.join("picket.toml"), agent).unwrap();
-    fs::write(folder.join("probes.toml"), probes).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_picket"));
-    command.arg("run").arg("--config").arg(folder.join("picket.toml"));
-    Service::start(command.env_remove("STATE_DIRECTORY"))
+    run_picket(folder, listen, "", &probes)
 }
 
 fn start_prometheus(folder: &Path, listen: SocketAddr, agent: SocketAddr) -> Service {
@@ -107,26 +98,6 @@ fn start_prometheus(folder: &Path, listen: SocketAddr, agent: SocketAddr) -> Ser
         .arg(format!("--web.listen-address={listen}"))
         .arg("--log.level=error");
     Service::start(&mut command)
-}
-
-/// A target that answers every request.
-async fn serve_hello() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            // The head of a probe's request is one segment; what it says does not matter here.
-            if stream.readable().await.is_ok() {
-                let mut head = [0; 4096];
-                let read = stream.try_read(&mut head);
-                let answer =
-                    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
-                let written = stream.write_all(answer).await;
-                drop((read, written));
-            }
-        }
-    });
-    address
 }
 
 fn query(question: &str) -> String {

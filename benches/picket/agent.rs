@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::load::{Load, WARM_UP, WINDOW};
+use crate::load::{Load, WARM_UP, cost_of_each};
 use crate::process::{Core, Process, stay_on};
 use crate::quantile::Histogram;
 use crate::target::Target;
@@ -19,6 +19,8 @@ use crate::target::Target;
 /// The program under test.
 pub(crate) const PICKET: &str = env!("CARGO_BIN_EXE_picket");
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for every one of ten thousand probes.
+const LONG_WINDOW: Duration = Duration::from_secs(10);
 
 /// A running agent.
 #[derive(Debug)]
@@ -48,13 +50,8 @@ pub(crate) async fn cost(
     ca: &Path,
 ) -> Result<(Duration, f64), Box<dyn Error>> {
     let agent = Agent::start(&same_probes(load.rate(), "1s", &load.url(), ca), target.sink)?;
-    tokio::time::sleep(WARM_UP).await;
-    let (before, runs_before) = (agent.process.cpu()?, agent.runs()?);
-    tokio::time::sleep(WINDOW).await;
-    let (after, runs_after) = (agent.process.cpu()?, agent.runs()?);
-    let runs = runs_after.all - runs_before.all;
-    let spoiled = runs - (runs_after.passed - runs_before.passed);
-    Ok((after.since(&before).div_f64(runs.max(1.0)), spoiled))
+    let each = cost_of_each(&agent.process, target).await?;
+    Ok((each, agent.runs()?.spoiled()))
 }
 
 /// A thousand runs a second at the most, by so many probes.
@@ -62,20 +59,22 @@ pub(crate) async fn steady(probes: u32, target: &Target) -> Result<Steady, Box<d
     let every = Duration::from_millis(u64::from(probes.max(1000)));
     let url = format!("http://{}/hold/0", target.plain);
     let written = format!("{}ms", every.as_millis());
-    let agent =
-        Agent::start(&same_probes(probes, &written, &url, Path::new("unused")), target.sink)?;
-    tokio::time::sleep(WARM_UP).await;
-    let (before, late_before) = (agent.runs()?, agent.lateness()?);
-    let began = Instant::now();
-    tokio::time::sleep(every.max(WINDOW)).await;
-    let (after, late_after) = (agent.runs()?, agent.lateness()?);
-    let runs = after.all - before.all;
+    let text = same_probes(probes, &written, &url, Path::new("unused"));
+    let agent = Agent::start(&text, target.sink)?;
+    sleep(WARM_UP).await;
+    let (began, served_before) = (Instant::now(), target.served().await?);
+    sleep(LONG_WINDOW).await;
+    let served = target.served().await? - served_before;
+    let rate = f64::from(served) / began.elapsed().as_secs_f64();
+    // Before the page is asked: to tell ten thousand probes takes memory of its own.
+    let resident = agent.process.resident()?;
+    let metrics = agent.get("/metrics")?;
     Ok(Steady {
         probes,
-        rate: runs / began.elapsed().as_secs_f64(),
-        lateness: late_after.since(&late_before),
-        resident: agent.process.resident()?,
-        spoiled: runs - (after.passed - before.passed),
+        rate,
+        lateness: lateness(&metrics),
+        resident,
+        spoiled: Runs::told_by(&metrics).spoiled(),
     })
 }
 
@@ -161,33 +160,45 @@ impl Agent {
     }
 
     fn runs(&self) -> std::io::Result<Runs> {
-        let mut runs = Runs { all: 0.0, passed: 0.0 };
-        for line in self.get("/metrics")?.lines().filter(|line| line.starts_with("probe_runs")) {
+        Ok(Runs::told_by(&self.get("/metrics")?))
+    }
+}
+
+/// What the ledger says.
+#[derive(Debug, Default)]
+struct Runs {
+    all: f64,
+    passed: f64,
+}
+
+impl Runs {
+    fn told_by(metrics: &str) -> Self {
+        let mut runs = Self::default();
+        for line in metrics.lines().filter(|line| line.starts_with("probe_runs_total")) {
             let count = value_of(line);
             runs.all += count;
             if line.contains("verdict=\"pass\"") {
                 runs.passed += count;
             }
         }
-        Ok(runs)
+        runs
     }
 
-    fn lateness(&self) -> std::io::Result<Histogram> {
-        let metrics = self.get("/metrics")?;
-        let mut histogram = Histogram::default();
-        for line in metrics.lines().filter(|line| line.contains("schedule_delay")) {
-            let bound = line.split_once("le=\"").and_then(|(_, rest)| rest.split('"').next());
-            if let Some(bound) = bound {
-                histogram.add(bound.parse().unwrap_or(f64::INFINITY), value_of(line));
-            }
-        }
-        Ok(histogram)
+    /// How many did not pass.
+    fn spoiled(&self) -> f64 {
+        self.all - self.passed
     }
 }
 
-struct Runs {
-    all: f64,
-    passed: f64,
+fn lateness(metrics: &str) -> Histogram {
+    let mut histogram = Histogram::default();
+    for line in metrics.lines().filter(|line| line.starts_with("probe_schedule_delay")) {
+        let bound = line.split_once("le=\"").and_then(|(_, rest)| rest.split('"').next());
+        if let Some(bound) = bound {
+            histogram.add(bound.parse().unwrap_or(f64::INFINITY), value_of(line));
+        }
+    }
+    histogram
 }
 
 fn value_of(line: &str) -> f64 {

@@ -3,9 +3,8 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -22,53 +21,44 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::load::{Load, WARM_UP, WINDOW};
+use crate::load::{Load, cost_of_each};
 use crate::process::{Core, Process};
+use crate::target::Target;
 
 /// The CPU of one request of the bare loop.
-pub(crate) async fn cost(load: &Load, ca: &Path) -> Result<Duration, Box<dyn Error>> {
+pub(crate) async fn cost(
+    load: &Load,
+    target: &Target,
+    ca: &Path,
+) -> Result<Duration, Box<dyn Error>> {
     let mut command = Command::new(env::current_exe()?);
     command.arg("bare").arg(load.address.to_string()).arg(load.in_flight.to_string());
-    command.arg(load.hold.as_millis().to_string()).stdout(Stdio::piped());
+    command.arg(load.hold.as_millis().to_string());
     if load.tls {
         command.arg(ca);
     }
-    let mut process = Process::start(Core::Subject, &mut command)?;
-    tokio::time::sleep(WARM_UP).await;
-    let before = process.cpu()?;
-    tokio::time::sleep(WINDOW).await;
-    let used = process.cpu()?.since(&before);
-    // The loop counts the same window by its own clock.
-    let runs: u32 = process.first_line()?.parse()?;
-    Ok(used / runs.max(1))
+    let process = Process::start(Core::Subject, &mut command)?;
+    cost_of_each(&process, target).await
 }
 
-/// The loop itself: so many at once, each one after the other, until the window is over.
+/// The loop itself: so many at once, each one after the other, until it is stopped.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let [address, in_flight, hold, ca @ ..] = arguments else { return Err("too few".into()) };
     let address: SocketAddr = address.parse()?;
     let tls = ca.first().map(connector).transpose()?;
     let path: Arc<str> = Arc::from(format!("/hold/{hold}"));
-    let runs = Arc::new(AtomicU32::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let in_flight: u32 = in_flight.parse()?;
         let hold = Duration::from_millis(hold.parse()?);
         for index in 0..in_flight {
-            let (path, tls, runs) = (Arc::clone(&path), tls.clone(), Arc::clone(&runs));
+            let (path, tls) = (Arc::clone(&path), tls.clone());
             tokio::spawn(async move {
                 // Spread as an agent's probes are: a herd would be cheaper.
                 tokio::time::sleep(hold * index / in_flight).await;
-                while probe(address, &path, tls.as_ref()).await.is_ok() {
-                    runs.fetch_add(1, Ordering::Relaxed);
-                }
+                while probe(address, &path, tls.as_ref()).await.is_ok() {}
             });
         }
-        tokio::time::sleep(WARM_UP).await;
-        let before = runs.load(Ordering::Relaxed);
-        tokio::time::sleep(WINDOW).await;
-        println!("{}", runs.load(Ordering::Relaxed) - before);
-        // What is under way goes on until it is stopped: whoever measures may look a moment later.
         std::future::pending::<()>().await;
         Ok(())
     })

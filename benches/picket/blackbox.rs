@@ -5,8 +5,6 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
@@ -15,8 +13,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::load::{Load, WARM_UP, WINDOW};
+use crate::load::{Load, cost_of_each};
 use crate::process::{Core, Process};
+use crate::target::Target;
 
 /// The exporter, running.
 #[derive(Debug)]
@@ -54,25 +53,22 @@ impl Blackbox {
     }
 
     /// The CPU of one probe.
-    pub(crate) async fn cost(&self, load: &Load) -> Result<Duration, Box<dyn Error>> {
-        let runs = Arc::new(AtomicU32::new(0));
+    pub(crate) async fn cost(
+        &self,
+        load: &Load,
+        target: &Target,
+    ) -> Result<Duration, Box<dyn Error>> {
         let mut drivers = JoinSet::new();
         for index in 0..load.in_flight {
             let mut exporter = self.connect().await?;
-            let (runs, url) = (Arc::clone(&runs), load.url());
+            let url = load.url();
             let after = load.hold * index / load.in_flight;
             drivers.spawn(async move {
                 tokio::time::sleep(after).await;
-                while probe(&mut exporter, &url).await.is_some_and(|said| said.success) {
-                    runs.fetch_add(1, Ordering::Relaxed);
-                }
+                while probe(&mut exporter, &url).await.is_some_and(|said| said.success) {}
             });
         }
-        tokio::time::sleep(WARM_UP).await;
-        let (before, runs_before) = (self.process.cpu()?, runs.load(Ordering::Relaxed));
-        tokio::time::sleep(WINDOW).await;
-        let used = self.process.cpu()?.since(&before);
-        Ok(used / (runs.load(Ordering::Relaxed) - runs_before).max(1))
+        cost_of_each(&self.process, target).await
     }
 
     /// What it measured for each of these, asked for together.

@@ -1,11 +1,8 @@
 //! How far the measured duration is from the true one, with a target that holds for exactly 100 ms.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::agent;
 use crate::blackbox::Blackbox;
@@ -24,7 +21,7 @@ pub(crate) async fn of_picket(
         format!("[probe.p{index}]\nhttp = {{ url = 'http://{}/p{index}' }}\n", target.exact)
     };
     let outcomes = agent::check(&(0..together).map(probe).collect::<String>(), rounds).await?;
-    let held = held(target).await?;
+    let held = target.held().await?;
     let measured = outcomes.iter().filter(|outcome| outcome["verdict"] == "pass");
     let error = |outcome: &Value| {
         Some(outcome["duration_s"].as_f64()? - held.get(outcome["trace_id"].as_str()?)?)
@@ -43,20 +40,11 @@ pub(crate) async fn of_blackbox(
     for round in 0..rounds {
         let url = |index| format!("http://{}/b{round}-{together}-{index}", target.exact);
         let measured = blackbox.durations((0..together).map(url).collect()).await?;
-        let held = held(target).await?;
+        let held = target.held().await?;
         errors.extend(measured.iter().filter_map(|(url, seconds)| {
             let path = &url[url.rfind('/')?..];
             Some(seconds - held.get(path)?)
         }));
     }
     Ok(errors)
-}
-
-async fn held(target: &Target) -> Result<BTreeMap<String, f64>, Box<dyn Error>> {
-    let mut stream = TcpStream::connect(target.plain).await?;
-    stream.write_all(b"GET /held HTTP/1.0\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (_, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-    Ok(serde_json::from_str(body)?)
 }

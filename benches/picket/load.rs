@@ -1,12 +1,18 @@
 //! How hard is driven, the same for all who are compared.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::process::Process;
+use crate::target::Target;
 
 /// What passes before anything is counted.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(1500);
 /// How long is counted.
-pub(crate) const WINDOW: Duration = Duration::from_secs(4);
+const WINDOW: Duration = Duration::from_secs(4);
 
 /// So many requests at once, each held so long by the target: their quotient is the rate.
 #[derive(Clone, Debug)]
@@ -40,4 +46,16 @@ impl Load {
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}/hold/{}", self.address, self.hold.as_millis())
     }
+}
+
+/// The CPU that a process uses for each of the probes that the target answers.
+pub(crate) async fn cost_of_each(
+    process: &Process,
+    target: &Target,
+) -> Result<Duration, Box<dyn Error>> {
+    sleep(WARM_UP).await;
+    let (before, served_before) = (process.cpu()?, target.served().await?);
+    sleep(WINDOW).await;
+    let used = process.cpu()?.since(&before);
+    Ok(used / (target.served().await? - served_before).max(1))
 }

@@ -86,11 +86,11 @@ async fn costs(
     let http = Load::levels(false, target.plain).map(|load| ("HTTP", load, 150.0, 0.3));
     let https = Load::levels(true, target.tls).map(|load| ("HTTPS", load, 500.0, 0.37));
     for (name, load, most, share) in http.into_iter().chain(https) {
-        let bare = micros(bare::cost(&load, ca).await?);
+        let bare = micros(bare::cost(&load, target, ca).await?);
         let (cost, spoiled) = agent::cost(&load, target, ca).await?;
         let cost = micros(cost);
         let peer = match blackbox {
-            Some(blackbox) => Some(micros(blackbox.cost(&load).await?)),
+            Some(blackbox) => Some(micros(blackbox.cost(&load, target).await?)),
             None => None,
         };
         let good =

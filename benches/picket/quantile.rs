@@ -14,15 +14,6 @@ impl Histogram {
         self.0.sort_by(|(one, _), (other, _)| one.total_cmp(other));
     }
 
-    /// What was counted since then.
-    pub(crate) fn since(&self, earlier: &Self) -> Self {
-        let mut since = self.clone();
-        for (bound, count) in &earlier.0 {
-            since.add(*bound, -count);
-        }
-        since
-    }
-
     /// The value that this share of values does not pass, as Prometheus works it out: straight lines within a bucket.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         let rank = self.0.last().map_or(0.0, |(_, all)| all * share);

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener as BlockingListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, fs, io, thread};
@@ -21,8 +22,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
@@ -54,6 +55,27 @@ impl Target {
         let addresses = line.split(' ').map(str::parse).collect::<Result<Vec<SocketAddr>, _>>()?;
         let [plain, tls, exact, sink] = addresses[..] else { return Err(line.into()) };
         Ok(Self { _process: process, plain, tls, exact, sink })
+    }
+}
+
+impl Target {
+    /// How many probes it has answered.
+    pub(crate) async fn served(&self) -> Result<u32, Box<dyn Error>> {
+        Ok(self.get("/served").await?.parse()?)
+    }
+
+    /// What the exact server held, in seconds, by trace id or path.
+    pub(crate) async fn held(&self) -> Result<BTreeMap<String, f64>, Box<dyn Error>> {
+        Ok(serde_json::from_str(&self.get("/held").await?)?)
+    }
+
+    async fn get(&self, path: &str) -> Result<String, Box<dyn Error>> {
+        let mut stream = TcpStream::connect(self.plain).await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+        Ok(body.to_owned())
     }
 }
 
@@ -102,6 +124,9 @@ pub(crate) fn serve(ca: &str) -> Result<(), Box<dyn Error>> {
     })
 }
 
+/// How many probes the plain and the TLS server have answered: counting here costs the subject nothing.
+static SERVED: AtomicU64 = AtomicU64::new(0);
+
 /// What the exact server held, in seconds, by trace id or path.
 type Held = Arc<Mutex<BTreeMap<String, f64>>>;
 
@@ -117,6 +142,11 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, held: Hel
                     told.unwrap_or_default(),
                 )));
             }
+            if path == "/served" {
+                let served = SERVED.load(Ordering::Relaxed).to_string();
+                return Ok(Response::new(Full::from(served)));
+            }
+            SERVED.fetch_add(1, Ordering::Relaxed);
             let millis: Option<u64> =
                 path.strip_prefix("/hold/").and_then(|text| text.parse().ok());
             if let Some(millis @ 1..) = millis {
@@ -131,7 +161,7 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, held: Hel
 }
 
 /// Takes whatever is exported.
-async fn take_exports(stream: tokio::net::TcpStream) {
+async fn take_exports(stream: TcpStream) {
     let service = service_fn(|request: Request<Incoming>| async {
         drop(request.into_body().collect().await);
         let answer = Response::builder().header("content-type", "application/x-protobuf");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::table;
+use super::run::{chain, setup};
+use super::{AgentFile, BAD, Files, GOOD, load, refuse, runtime, table};
+use crate::agent::Agent;
 use crate::board::Board;
 use crate::period::Period;
 use crate::status;
@@ -32,7 +35,7 @@ const CHANGES: usize = 8;
 
 /// Shows picket at work on a target that misbehaves; needs no network, no rights and no files.
 #[derive(Debug, clap::Args)]
-pub struct Demo {
+pub(super) struct Demo {
     /// Stop by itself after this long, such as 20s
     #[arg(long = "for", value_name = "TIME")]
     stop_after: Option<Period>,
@@ -50,11 +53,34 @@ struct Started {
 
 /// Starts the agent on the files of the demo.
 async fn start_agent(file: &Path) -> Result<Started, String> {
-    Err(format!("no agent can be started on {} yet", file.display()))
+    let agent = AgentFile { config: Some(file.to_owned()) };
+    let loaded =
+        load(&Files { agent, files: Vec::new() }).await.map_err(|mistakes| mistakes.to_string())?;
+    let setup = setup(&loaded);
+    let plan = loaded.plan;
+    let agent = Arc::new(Agent::start(plan, setup).await.map_err(|error| chain(&error))?);
+    let running = Arc::clone(&agent);
+    Ok(Started { board: agent, stop: async move { running.stop().await }.boxed() })
 }
 
 /// Runs the demo until it is stopped by a signal or its time is up.
-pub async fn demo(demo: Demo) -> Result<(), String> {
+pub(super) fn main(demo: &Demo) -> u8 {
+    let played = runtime().map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.block_on(play(demo, async |file: PathBuf| start_agent(&file).await))
+    });
+    match played {
+        Ok(()) => GOOD,
+        Err(why) => {
+            refuse(&format!("error: {why}"));
+            BAD
+        }
+    }
+}
+
+async fn play(
+    demo: &Demo,
+    start: impl AsyncFnOnce(PathBuf) -> Result<Started, String>,
+) -> Result<(), String> {
     let listener = page_listener(demo.listen).await?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let folder = Folder::make()?;
@@ -62,7 +88,7 @@ pub async fn demo(demo: Demo) -> Result<(), String> {
     let probes = start_targets(&mut targets).await?;
     folder.write("probes.toml", &probes)?;
     let file = folder.write("picket.toml", &script::agent_file(&folder.path, address))?;
-    let agent = start_agent(&file).await?;
+    let agent = start(file).await?;
     let (stop, stopped) = oneshot::channel::<()>();
     let page = tokio::spawn(status::serve(listener, Arc::clone(&agent.board), async {
         drop(stopped.await);
@@ -197,6 +223,8 @@ impl Screen {
         let mut lines = view::lines(&snapshot, width, self.colour);
         lines.push(String::new());
         lines.extend(self.changes.iter().flat_map(|change| change.lines(width, self.colour)));
+        // What has scrolled off the screen cannot be drawn over.
+        lines.truncate(table::height().saturating_sub(1));
         if self.drawn > 0 {
             write!(out, "\x1b[{}A\r\x1b[J", self.drawn)?;
         }
@@ -250,6 +278,63 @@ impl Drop for Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::{Query, Snapshot};
+    use crate::outcome::Outcome;
+
+    /// An agent that only has a plan.
+    struct Idle;
+
+    impl Board for Idle {
+        fn snapshot(&self) -> Snapshot {
+            Snapshot {
+                region: "local".into(),
+                stage: "demo".into(),
+                version: "0",
+                started: crate::clock::now(),
+                now: crate::clock::now(),
+                probes: Vec::new(),
+                left_out: Vec::new(),
+                warnings: Vec::new(),
+                exporters: Vec::new(),
+            }
+        }
+
+        fn metrics(&self, _: &str) -> (String, String) {
+            ("text/plain".to_owned(), String::new())
+        }
+
+        fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn outcomes(&self, _: &Query) -> BoxFuture<'_, Result<Vec<Arc<Outcome>>, String>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn plan(&self) -> serde_json::Value {
+            serde_json::json!([])
+        }
+    }
+
+    #[tokio::test]
+    async fn the_demo_stops_by_itself_and_leaves_nothing_behind() {
+        let demo = Demo {
+            stop_after: Some(Period::from_millis(50)),
+            listen: Some(([127, 0, 0, 1], 0).into()),
+        };
+        let (stopped, heard) = oneshot::channel();
+        let (sender, files) = oneshot::channel();
+        let start = async move |file: PathBuf| {
+            let probes = std::fs::read_to_string(file.with_file_name("probes.toml")).unwrap();
+            assert!(probes.contains("[probe.orders-api]"));
+            sender.send(file).unwrap();
+            let stop = async move { stopped.send(()).unwrap() };
+            Ok(Started { board: Arc::new(Idle), stop: Box::pin(stop) })
+        };
+        play(demo, start).await.unwrap();
+        heard.await.expect("the agent was stopped");
+        assert!(!files.await.unwrap().exists());
+    }
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_an_error_only_where_it_was_asked_for() {

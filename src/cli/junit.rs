@@ -1,17 +1,18 @@
-//! Outcomes as JUnit XML, for the machine that runs a pipeline.
+//! Outcomes as a `JUnit` report, for the machine that runs a pipeline.
 
 use std::borrow::Borrow;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::names::titles;
+use crate::failure::ErrorType;
 use crate::outcome::{Evidence, Outcome, Verdict};
 
 /// How much of a body stands in the report.
 const BODY: usize = 1024;
 
 /// The report: one suite, one case an outcome.
-pub fn junit(outcomes: &[impl Borrow<Outcome>]) -> String {
+pub(super) fn junit(outcomes: &[impl Borrow<Outcome>]) -> String {
     let outcomes: Vec<&Outcome> = outcomes.iter().map(Borrow::borrow).collect();
     let mut xml = String::new();
     match write_report(&mut xml, &outcomes, &hostname()) {
@@ -69,7 +70,7 @@ fn write_case(xml: &mut String, run: &Outcome, title: &str) -> fmt::Result {
     )?;
     write_properties(xml, run)?;
     let message = run.message.as_deref().unwrap_or_default();
-    let kind = run.error_type.map(|kind| kind.as_str()).unwrap_or_default();
+    let kind = run.error_type.map(ErrorType::as_str).unwrap_or_default();
     match run.verdict {
         Verdict::Pass => {}
         Verdict::Warn => writeln!(xml, "      <system-out>{}</system-out>", Text(&told(run)))?,

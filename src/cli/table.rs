@@ -13,20 +13,26 @@ use crate::period::brief;
 /// The narrowest column that a message is still read in; below that it stands under its row.
 const MESSAGE: usize = 32;
 /// The narrowest terminal that is believed.
-const NARROWEST: usize = 20;
+const NARROWEST: usize = 32;
 /// Before the probe's name: a mark, the longest verdict, and spaces.
 const VERDICT: usize = 11;
 
 /// The columns of the terminal that stdout is; else of `$COLUMNS`; else 100.
-pub fn width() -> usize {
+pub(super) fn width() -> usize {
     let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
     let told = terminal.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
     let said = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
     told.or_else(said).unwrap_or(100).max(NARROWEST)
 }
 
+/// The lines of the terminal that stdout is; 24 where it does not say.
+pub(super) fn height() -> usize {
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    terminal.map(|size| usize::from(size.ws_row)).filter(|rows| *rows > 0).unwrap_or(24)
+}
+
 /// Whether stdout takes colour: a terminal that is not dumb, and nobody said `NO_COLOR`.
-pub fn colour() -> bool {
+pub(super) fn colour() -> bool {
     let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     std::io::stdout().is_terminal()
         && said("NO_COLOR").is_none()
@@ -34,7 +40,7 @@ pub fn colour() -> bool {
 }
 
 /// One row an outcome, and a line that counts them. Nothing is cut off: what is too long goes on in the next line.
-pub fn render(outcomes: &[impl Borrow<Outcome>], width: usize, colour: bool) -> String {
+pub(super) fn render(outcomes: &[impl Borrow<Outcome>], width: usize, colour: bool) -> String {
     let outcomes: Vec<&Outcome> = outcomes.iter().map(Borrow::borrow).collect();
     let pairs: Vec<_> = outcomes.iter().map(|run| (&run.probe, &run.labels)).collect();
     let titles: Vec<_> = titles(&pairs).iter().map(|title| plain(title)).collect();
@@ -99,16 +105,15 @@ impl Columns {
         let paint = Paint { verdict: run.verdict, colour };
         text.push_str(&paint.bright(&format!("{} {:<7}", mark(run.verdict), run.verdict)));
         text.push_str("  ");
-        let mut names = wrap(title, self.width.saturating_sub(VERDICT).min(self.probe.max(8)));
-        text.push_str(names.first().map(String::as_str).unwrap_or_default());
-        let first = names.first().map_or(0, |name| name.width());
-        let took = if ran(run) { brief(run.took) } else { "-".to_owned() };
-        let gap = self.probe.saturating_sub(first) + 2;
-        text.push_str(&format!("{:gap$}{took:>8}", ""));
-        names.drain(..names.len().min(1));
+        // A name that is too long for its column goes on below; the duration stands at its end.
+        let mut names = wrap(title, self.probe);
+        let last = names.pop().unwrap_or_default();
         for name in names {
-            text.push_str(&format!("\n{:VERDICT$}{name}", ""));
+            text.extend([&name, "\n", &" ".repeat(VERDICT)]);
         }
+        let took = if ran(run) { brief(run.took) } else { "-".to_owned() };
+        let gap = self.probe.saturating_sub(last.width()) + 2;
+        text.extend([last, " ".repeat(gap), format!("{took:>8}")]);
         self.write_message(text, run, &paint);
         text.push('\n');
     }
@@ -125,9 +130,9 @@ impl Columns {
         for (line, dim) in lines.chain(why).filter(|(line, _)| !line.is_empty()) {
             let line = if dim { paint.dim(&line) } else { line };
             if std::mem::take(&mut beside) {
-                text.push_str(&format!("  {line}"));
+                text.extend(["  ", &line]);
             } else {
-                text.push_str(&format!("\n{:indent$}{line}", ""));
+                text.extend(["\n", &" ".repeat(indent), &line]);
             }
         }
     }

@@ -5,7 +5,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::keys::{AgentKeys, JournalKeys, ProbeKeys, StepKeys};
-use crate::export::SINKS;
+use crate::export::{SINKS, Sink};
 use crate::probe::{KINDS, Kind};
 
 /// Keys that `[defaults]` takes: a probe's own, and the steps' that make sense for all.
@@ -49,7 +49,23 @@ pub fn probes() -> Value {
 /// The schema of one kind's table, with what it refers to.
 pub fn kind(kind: &Kind) -> Value {
     let mut generator = generator();
-    let mut schema = (kind.schema)(&mut generator).to_value();
+    let schema = (kind.schema)(&mut generator).to_value();
+    with_definitions(generator, schema)
+}
+
+/// The schema of one sink's table, with what it refers to.
+pub fn sink(sink: &Sink) -> Value {
+    let mut generator = generator();
+    let schema = (sink.schema)(&mut generator).to_value();
+    with_definitions(generator, schema)
+}
+
+/// The keys of a step: those that all steps have, and the kinds.
+pub fn step_keys() -> impl Iterator<Item = &'static str> {
+    StepKeys::KEYS.iter().copied().chain(KINDS.iter().map(|kind| kind.name))
+}
+
+fn with_definitions(mut generator: SchemaGenerator, mut schema: Value) -> Value {
     if let Some(object) = schema.as_object_mut() {
         object.insert("$defs".to_owned(), Value::Object(generator.take_definitions(true)));
     }
@@ -110,20 +126,21 @@ fn probe_tables(generator: &mut SchemaGenerator) -> Map<String, Value> {
 }
 
 fn closed(properties: Map<String, Value>, about: &str) -> Value {
-    json!({ "type": "object", "description": about, "properties": properties, "additionalProperties": false })
+    let mut schema =
+        json!({ "type": "object", "description": about, "additionalProperties": false });
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("properties".to_owned(), Value::Object(properties));
+    }
+    schema
 }
 
-fn whole(mut generator: SchemaGenerator, title: &str, properties: Map<String, Value>) -> Value {
-    let mut schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": title,
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": false,
-        "$defs": generator.take_definitions(true),
-    });
-    without_null(&mut schema);
-    schema
+fn whole(generator: SchemaGenerator, title: &str, properties: Map<String, Value>) -> Value {
+    let mut schema = closed(properties, title);
+    if let Some(object) = schema.as_object_mut() {
+        let draft = "https://json-schema.org/draft/2020-12/schema";
+        object.insert("$schema".to_owned(), Value::from(draft));
+    }
+    with_definitions(generator, schema)
 }
 
 /// TOML has no null: a key that may be left out is not one that may be null.

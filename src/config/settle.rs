@@ -151,18 +151,13 @@ impl<'a> Settler<'a> {
         if quoted {
             return Some(settled);
         }
-        match Template::parse(&settled).ok()?.literal() {
-            Some(literal) => Some(literal.into_owned()),
-            None => {
-                let title = format!("{written} is known only in the run");
-                self.mistakes.push(Mistake::advised(
-                    spot,
-                    title,
-                    format!("put it in quotes: '{written}'"),
-                ));
-                None
-            }
+        if let Some(literal) = Template::parse(&settled).ok()?.literal() {
+            return Some(literal.into_owned());
         }
+        let title = format!("{written} is known only in the run");
+        let advice = format!("put it in quotes: '{written}'");
+        self.mistakes.push(Mistake::advised(spot, title, advice));
+        None
     }
 }
 

@@ -119,7 +119,7 @@ pub fn refused(
     let mut mistakes = Mistakes::default();
     match unfit_table {
         Unfit::Refused(Refused { key, message }) => {
-            let span = find(table, key).unwrap_or_else(|| table.span());
+            let span = find(table, key);
             mistakes.push(Mistake::at(Spot::new(source, span), message));
         }
         Unfit::Shape(error) => {
@@ -137,7 +137,7 @@ pub fn refused(
 }
 
 /// The place of a key's value; of a key that is not there, the table that it should be in.
-fn find(table: &Value<'_>, key: &str) -> Option<Range<usize>> {
+fn find(table: &Value<'_>, key: &str) -> Range<usize> {
     let mut value = table;
     for name in key.split('.').filter(|name| !name.is_empty()) {
         let (name, index) = match name.split_once('[') {
@@ -151,7 +151,7 @@ fn find(table: &Value<'_>, key: &str) -> Option<Range<usize>> {
             .and_then(|index| inner.get_ref().as_array().and_then(|items| items.get(index)))
             .unwrap_or(inner);
     }
-    Some(value.span())
+    value.span()
 }
 
 /// The key whose value stands at a place.

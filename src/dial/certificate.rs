@@ -94,9 +94,14 @@ impl Certificate {
         format!("the certificate of {subject} (issued by {})", self.issuer)
     }
 
-    /// The day on which it expires.
-    pub(super) fn last_day(&self) -> String {
-        day(self.not_after)
+    /// Whether it was issued by itself.
+    pub(super) fn self_signed(&self) -> bool {
+        self.subject == self.issuer
+    }
+
+    /// The last second in which it is valid, since 1970.
+    pub(super) fn not_after(&self) -> u64 {
+        self.not_after.secs()
     }
 
     /// The day on which it becomes valid.
@@ -140,24 +145,23 @@ fn names_of(certificate: &X509Certificate<'_>) -> Vec<String> {
     extension.value.general_names.iter().filter_map(name_of).collect()
 }
 
+/// Host names and addresses: a client looks at no other.
 fn name_of(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some(clean(name)),
-        GeneralName::IPAddress(bytes) => {
-            let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from))
-                .map(|address| address.to_string())
-                .ok()
-        }
-        _ => None,
+    if let GeneralName::DNSName(name) = name {
+        return Some(clean(name));
     }
+    let GeneralName::IPAddress(bytes) = name else { return None };
+    let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+    let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+    address.ok().map(|address| address.to_string())
 }
 
 fn moment(time: ASN1Time) -> Timestamp {
     Timestamp::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 
-fn day(moment: Timestamp) -> String {
+/// The day of a moment, as a message says it.
+pub(super) fn day(moment: Timestamp) -> String {
     let text = moment.to_string();
     text.get(..10).unwrap_or(&text).to_owned()
 }

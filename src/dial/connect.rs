@@ -16,9 +16,21 @@ use crate::failure::{ErrorType, Failure};
 const STAGGER: Duration = Duration::from_millis(250);
 /// How many addresses are tried at most.
 const MAX_ATTEMPTS: usize = 16;
+/// Of several addresses' failures one is told: a host that answered says more than one that is not there.
+const MOST_TELLING_FIRST: &[ErrorType] = &[
+    ErrorType::AgentNoFiles,
+    ErrorType::ConnectRefused,
+    ErrorType::ConnectReset,
+    ErrorType::ConnectTimeout,
+    ErrorType::AgentOverloaded,
+    ErrorType::ConnectUnreachable,
+];
+
+/// A connection, and the address that took it: a peer that is gone again cannot be asked for it any more.
+type Connected = (TcpStream, SocketAddr);
 
 /// Connects to one of the addresses; the losers are closed.
-pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
+pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<Connected, Failure> {
     let mut waiting = in_turn(addresses).into_iter().take(MAX_ATTEMPTS);
     let mut attempts = FuturesUnordered::new();
     let mut failures = Vec::new();
@@ -34,7 +46,7 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failu
             timeout(STAGGER, attempts.next()).await.ok().flatten()
         };
         match done {
-            Some(Ok(stream)) => return Ok(stream),
+            Some(Ok(connected)) => return Ok(connected),
             Some(Err(failure)) => failures.push(failure),
             None => {}
         }
@@ -54,11 +66,11 @@ fn in_turn(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-async fn attempt(address: SocketAddr) -> Result<TcpStream, Failure> {
+async fn attempt(address: SocketAddr) -> Result<Connected, Failure> {
     let stream = TcpStream::connect(address).await.map_err(|error| refused(address, &error))?;
     // Requests are written whole: waiting for more to send would only bend what is measured.
     stream.set_nodelay(true).map_err(|error| refused(address, &error))?;
-    Ok(stream)
+    Ok((stream, address))
 }
 
 fn refused(address: SocketAddr, error: &io::Error) -> Failure {
@@ -83,24 +95,21 @@ fn refused(address: SocketAddr, error: &io::Error) -> Failure {
     Failure::new(error_type, message)
 }
 
-/// The failure that says most: that of a host that answered before that of one that is not there.
 fn most_telling(failures: Vec<Failure>) -> Failure {
     let count = failures.len();
-    let weight = |failure: &Failure| match failure.error_type {
-        ErrorType::AgentNoFiles => 0,
-        ErrorType::ConnectRefused => 1,
-        ErrorType::ConnectReset => 2,
-        ErrorType::ConnectTimeout => 3,
-        ErrorType::AgentOverloaded => 4,
-        _ => 5,
+    let weight = |failure: &Failure| {
+        MOST_TELLING_FIRST.iter().position(|error_type| *error_type == failure.error_type)
     };
-    let Some(mut failure) = failures.into_iter().min_by_key(weight) else {
+    let Some(failure) =
+        failures.into_iter().min_by_key(|failure| weight(failure).unwrap_or(usize::MAX))
+    else {
         return Failure::new(ErrorType::DnsNoRecords, "there is no address to connect to");
     };
-    if count > 1 {
-        failure.message.push_str(&format!("; none of {count} addresses took the connection"));
+    if count == 1 {
+        return failure;
     }
-    failure
+    let message = format!("{}; none of {count} addresses took the connection", failure.message);
+    Failure { message, ..failure }
 }
 
 #[cfg(test)]
@@ -123,8 +132,8 @@ mod tests {
     async fn an_address_that_refuses_does_not_stand_in_the_way_of_the_next() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addresses = [closed_port(), listener.local_addr().unwrap()];
-        let stream = connect(&addresses).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), addresses[1]);
+        let (_, peer) = connect(&addresses).await.unwrap();
+        assert_eq!(peer, addresses[1]);
     }
 
     #[tokio::test]

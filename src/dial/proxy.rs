@@ -173,7 +173,95 @@ fn quoted(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use tokio::io::copy_bidirectional;
+
     use super::*;
+    use crate::dial::testing::{
+        Authority, Served, closed_port, reading, serve, serve_bytes, serve_tls,
+    };
+    use crate::dial::{Dial, Tls, TlsSettings, dial};
+
+    async fn serve_tunnels(to: std::net::SocketAddr) -> Served {
+        serve(move |mut stream| async move {
+            let mut head = Vec::new();
+            while end_of_head(&head, 0).is_none() {
+                assert!(stream.read_buf(&mut head).await.unwrap() > 0);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let wanted = "CONNECT api.test:443 HTTP/1.1\r\nHost: api.test:443\r\nProxy-Authorization: Basic bWU6cHc=\r\n\r\n";
+            let answer = if head == wanted { "HTTP/1.1 200 Fine\r\nX: y\r\n\r\n" } else { "HTTP/1.1 400 No\r\n\r\n" };
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let mut target = TcpStream::connect(to).await.unwrap();
+            // Either side may break off: that is the test's matter.
+            drop(copy_bidirectional(&mut stream, &mut target).await);
+        })
+        .await
+    }
+
+    fn through(proxy: &str, tls: Option<&TlsSettings>) -> Dial {
+        Dial {
+            host: "api.test".to_owned(),
+            port: 443,
+            proxy: Some(Proxy::parse(proxy).unwrap()),
+            tls: tls.map(|tls| Tls::build(tls, &[], "api.test", Path::new("/")).unwrap()),
+            ..Dial::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_goes_through_a_tunnel_and_the_proxy_is_a_phase() {
+        let authority = Authority::new("behind a proxy");
+        let target = serve_tls(authority.issue(&["api.test"]).server()).await;
+        let proxy = serve_tunnels(target.address).await;
+        let settings = toml::from_str(&format!("ca = '''{}'''", authority.pem)).unwrap();
+        let mut reading = reading();
+        let dialled = through(&format!("http://me:pw@{}", proxy.address), Some(&settings));
+        let connection = dial(&dialled, &mut reading).await.unwrap();
+        assert!(!connection.through_proxy);
+        let phases: Vec<_> = reading.timeline.past().iter().map(|timed| timed.phase).collect();
+        assert_eq!(phases, [Phase::Connect, Phase::Proxy, Phase::Tls]);
+    }
+
+    #[tokio::test]
+    async fn without_tls_the_request_itself_goes_to_the_proxy() {
+        let proxy = serve_bytes(b"").await;
+        let dialled = through(&format!("http://{}", proxy.address), None);
+        let connection = dial(&dialled, &mut reading()).await.unwrap();
+        assert!(connection.through_proxy);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_refuses_is_blamed_and_quoted() {
+        let refuse = |head| async move {
+            let proxy = serve_bytes(head).await;
+            let settings = TlsSettings::default();
+            let dialled = through(&format!("http://{}", proxy.address), Some(&settings));
+            let mut reading = reading();
+            let failure = dial(&dialled, &mut reading).await.unwrap_err();
+            assert_eq!(reading.timeline.past().last().unwrap().phase, Phase::Proxy);
+            assert_eq!(failure.error_type, ErrorType::ConnectRefused);
+            failure
+        };
+        let failure = refuse(b"HTTP/1.1 403 Not you\r\ncontent-length: 4\r\n\r\nbody").await;
+        assert_eq!(failure.blame, Blame::Path);
+        assert!(failure.message.contains("403 Not you"), "{}", failure.message);
+        let failure = refuse(b"HTTP/1.1 407 Who\r\n\r\n").await;
+        assert_eq!(failure.blame, Blame::Config);
+        assert!(refuse(b"SSH-2.0-x\r\n\r\n").await.message.contains("no HTTP"));
+        assert!(refuse(b"").await.message.contains("without an answer"));
+        let endless: &'static [u8] = vec![b'x'; 2 * MAX_HEAD].leak();
+        assert!(refuse(endless).await.message.contains("no end"));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_is_not_there_is_not_the_targets_doing() {
+        let dialled = through(&format!("http://{}", closed_port()), None);
+        let failure = dial(&dialled, &mut reading()).await.unwrap_err();
+        assert_eq!(failure.error_type, ErrorType::ConnectRefused);
+        assert_eq!(failure.blame, Blame::Path);
+    }
 
     #[test]
     fn a_proxy_url_gives_host_port_and_a_hidden_authorization() {

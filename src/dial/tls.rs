@@ -17,9 +17,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::certificate::{Certificate, weakness};
+use super::certificate::{Certificate, day, weakness};
 use super::fault::{failure_of_io, tls_error, tls_type};
 use super::verify::{self, Trust, Witness};
+use crate::clock::Timestamp;
 use crate::failure::{ErrorType, Failure};
 use crate::phase::Phase;
 use crate::reading::Reading;
@@ -288,11 +289,15 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn failure(&self, error: &io::Error) -> Failure {
         let Some(tls) = tls_error(error) else { return self.broken(error) };
-        let error_type = match tls_type(tls) {
-            ErrorType::TlsUntrusted | ErrorType::TlsWeak => return self.distrusted(tls),
-            other => other,
+        let error_type = tls_type(tls);
+        if matches!(error_type, ErrorType::TlsUntrusted | ErrorType::TlsWeak) {
+            return self.distrusted(tls);
+        }
+        let message = match (tls, &self.leaf) {
+            (Error::InvalidCertificate(reason), Some(leaf)) => self.refusal(reason, leaf),
+            _ => format!("{}: {}", self.wanted, reason(tls)),
         };
-        Failure::new(error_type, self.message(error_type, tls))
+        Failure::new(error_type, message)
     }
 
     fn broken(&self, error: &io::Error) -> Failure {
@@ -316,35 +321,36 @@ impl Shown<'_> {
             )
         );
         let weak = self.chain.iter().filter(|_| judged).find_map(|der| weakness(der));
-        match weak {
-            Some(weak) => Failure::new(ErrorType::TlsWeak, weak),
-            None => Failure::new(
-                ErrorType::TlsUntrusted,
-                format!("{} is not to be trusted: {}", self.described(), reason(tls)),
-            ),
+        if let Some(weak) = weak {
+            return Failure::new(ErrorType::TlsWeak, weak);
         }
+        let self_signed = self.leaf.as_ref().is_some_and(|leaf| leaf.self_signed());
+        let why = if self_signed { "it is self-signed".to_owned() } else { reason(tls) };
+        let message = format!("{} is not to be trusted: {why}", self.described());
+        Failure::new(ErrorType::TlsUntrusted, message)
     }
 
-    fn message(&self, error_type: ErrorType, tls: &Error) -> String {
-        let described = self.described();
-        match (error_type, &self.leaf) {
-            (ErrorType::TlsExpired, Some(leaf)) => {
-                // Another one of the chain may be the one that has expired.
-                format!(
-                    "{described} or its chain has expired: its own last day is {}",
-                    leaf.last_day()
-                )
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
+    fn refusal(&self, reason: &CertificateError, leaf: &Certificate) -> String {
+        let described = leaf.described();
+        match reason {
+            CertificateError::ExpiredContext { not_after, .. }
+                if not_after.as_secs() != leaf.not_after() =>
+            {
+                let last = day(Timestamp::from_secs(not_after.as_secs()));
+                format!("{described} leans on one of its chain that expired on {last}")
             }
-            (ErrorType::TlsNotYetValid, Some(leaf)) => {
-                format!("{described} is not valid yet: its first day is {}", leaf.first_day())
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                let last = day(Timestamp::from_secs(leaf.not_after()));
+                format!("{described} expired on {last}")
             }
-            (ErrorType::TlsHostname, Some(leaf)) => {
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                format!("{described} is not valid before {}", leaf.first_day())
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!("{described} is for {}, not for {}", leaf.names_shown(), self.wanted)
             }
-            (ErrorType::TlsRevoked, _) => {
-                format!("{}: a certificate was revoked: {tls}", self.wanted)
-            }
-            _ => format!("{}: {}", self.wanted, reason(tls)),
+            other => format!("{described}: {other}"),
         }
     }
 
@@ -357,6 +363,7 @@ impl Shown<'_> {
 }
 
 /// A TLS error in plain words, where the library's own are not plain.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
 fn reason(error: &Error) -> String {
     match error {
         Error::InvalidMessage(_) => format!("what came is not TLS ({error})"),
@@ -366,5 +373,265 @@ fn reason(error: &Error) -> String {
             "no trusted authority issued it, or an intermediate is missing".to_owned()
         }
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
+    use rustls::ServerConfig;
+    use rustls::server::WebPkiClientVerifier;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::dial::testing::{
+        Authority, Identity, Served, reading, serve, serve_bytes, serve_silence, serve_tls,
+    };
+    use crate::dial::{Connection, Dial, dial};
+    use crate::outcome::Fact;
+
+    const HOST: &str = "api.test";
+    const ROOT: &str = include_str!("../../tests/fixtures/weak/root.pem");
+    const KEY: &str = include_str!("../../tests/fixtures/weak/key.pem");
+    const SHORT_KEY: &str = include_str!("../../tests/fixtures/weak/short_key.pem");
+    const SHA1: &str = include_str!("../../tests/fixtures/weak/sha1.pem");
+
+    fn trusting(pem: &str) -> TlsSettings {
+        TlsSettings { ca: Some(Pem(pem.to_owned())), ..TlsSettings::default() }
+    }
+
+    fn to(server: &Served, host: &str, settings: &TlsSettings) -> Dial {
+        Dial {
+            host: host.to_owned(),
+            port: 443,
+            connect: Some(("127.0.0.1".to_owned(), server.address.port())),
+            tls: Some(Tls::build(settings, &["http/1.1"], host, Path::new("/")).unwrap()),
+            ..Dial::default()
+        }
+    }
+
+    async fn try_on(
+        server: &Served,
+        host: &str,
+        settings: &TlsSettings,
+    ) -> (Result<Connection, Failure>, Reading) {
+        let mut reading = reading();
+        let made = dial(&to(server, host, settings), &mut reading).await;
+        (made, reading)
+    }
+
+    async fn refusal(
+        server: ServerConfig,
+        host: &str,
+        settings: &TlsSettings,
+    ) -> (Failure, Reading) {
+        let server = serve_tls(server).await;
+        let (made, reading) = try_on(&server, host, settings).await;
+        (made.unwrap_err(), reading)
+    }
+
+    #[tokio::test]
+    async fn a_trusted_server_is_spoken_to_and_described() {
+        let authority = Authority::new("trusted");
+        let mut config = authority.issue(&[HOST, "127.0.0.1"]).server();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let server = serve_tls(config).await;
+        for host in [HOST, "127.0.0.1"] {
+            let (made, reading) = try_on(&server, host, &trusting(&authority.pem)).await;
+            let mut connection = made.unwrap();
+            let stamps = connection.stamps();
+            connection.stream.write_all(b"hello").await.unwrap();
+            let mut echo = [0; 5];
+            connection.stream.read_exact(&mut echo).await.unwrap();
+            assert_eq!((&echo, stamps.written(), stamps.read()), (b"hello", 5, 5));
+            assert_eq!(connection.alpn.as_deref(), Some(b"http/1.1".as_slice()));
+            assert_eq!(connection.peer, server.address);
+
+            let phases: Vec<_> = reading.timeline.past().iter().map(|timed| timed.phase).collect();
+            assert_eq!(phases, [Phase::Connect, Phase::Tls]);
+            let text = |name: &str| reading.facts[name].clone();
+            assert_eq!(text("tls.version"), Fact::from("1.3"));
+            assert_eq!(text("tls.cipher"), Fact::from("TLS_AES_256_GCM_SHA384"));
+            assert_eq!(text("cert.issuer"), Fact::from("CN=trusted"));
+            assert_eq!(text("ip"), Fact::from("127.0.0.1"));
+            let Fact::List(names) = text("cert.names") else { panic!("a list") };
+            assert_eq!(names, [Fact::from(HOST), Fact::from("127.0.0.1")]);
+            assert!(matches!(text("cert.expires_in"), Fact::Number(left) if left > 0.0));
+            assert!(reading.evidence.certificate.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn each_lie_of_a_certificate_has_its_name_and_leaves_evidence() {
+        type Lie = fn(&mut CertificateParams);
+        let expired: Lie = |params| params.not_after = date_time_ymd(2020, 5, 17);
+        let early: Lie = |params| params.not_before = date_time_ymd(2090, 1, 2);
+        let purpose: Lie =
+            |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let authority = Authority::new("of lies");
+        for (lie, error_type, quoted) in [
+            (expired, ErrorType::TlsExpired, "expired on 2020-05-17"),
+            (early, ErrorType::TlsNotYetValid, "2090-01-02"),
+            (purpose, ErrorType::TlsUntrusted, "CN=of lies"),
+        ] {
+            let server = authority.issue_with(&[HOST], lie).server();
+            let (failure, reading) = refusal(server, HOST, &trusting(&authority.pem)).await;
+            assert_eq!(failure.error_type, error_type, "{}", failure.message);
+            assert!(failure.message.contains(quoted), "{}", failure.message);
+            assert!(reading.evidence.certificate.is_some() && reading.evidence.peer.is_some());
+            assert_eq!(reading.timeline.past().last().unwrap().error, Some(error_type));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_other_names_names_them() {
+        let authority = Authority::new("of others");
+        let server = authority.issue(&["a.test", "b.test"]).server();
+        let (failure, reading) = refusal(server, HOST, &trusting(&authority.pem)).await;
+        assert_eq!(failure.error_type, ErrorType::TlsHostname);
+        assert!(failure.message.contains("is for a.test, b.test, not for api.test"));
+        assert!(reading.facts.contains_key("cert.names"));
+        // Asked for under a name that it has, it is fine.
+        let settings =
+            TlsSettings { server_name: Some("b.test".to_owned()), ..trusting(&authority.pem) };
+        let server = serve_tls(authority.issue(&["b.test"]).server()).await;
+        assert!(try_on(&server, HOST, &settings).await.0.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_authority_is_not_trusted_unless_nothing_is_verified() {
+        let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+        let (failure, _) =
+            refusal(theirs.issue(&[HOST]).server(), HOST, &trusting(&ours.pem)).await;
+        assert_eq!(failure.error_type, ErrorType::TlsUntrusted, "{}", failure.message);
+        let (failure, _) =
+            refusal(theirs.issue(&[HOST]).server(), HOST, &TlsSettings::default()).await;
+        assert_eq!(failure.error_type, ErrorType::TlsUntrusted, "{}", failure.message);
+
+        let anything = TlsSettings { verify: Some(false), ..TlsSettings::default() };
+        let expired =
+            theirs.issue_with(&["x.test"], |params| params.not_after = date_time_ymd(2020, 1, 1));
+        let server = serve_tls(expired.server()).await;
+        let (made, reading) = try_on(&server, HOST, &anything).await;
+        assert!(made.is_ok());
+        assert!(matches!(reading.facts["cert.expires_in"], Fact::Number(left) if left < 0.0));
+    }
+
+    #[tokio::test]
+    async fn a_self_signed_certificate_is_trusted_when_it_is_named() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([HOST.to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        let identity = Identity::from_pem(&pem, &key.serialize_pem());
+        let server = serve_tls(identity.server()).await;
+        assert!(try_on(&server, HOST, &trusting(&pem)).await.0.is_ok());
+        let (other, _) = try_on(&server, "other.test", &trusting(&pem)).await;
+        assert_eq!(other.unwrap_err().error_type, ErrorType::TlsHostname);
+    }
+
+    #[tokio::test]
+    async fn a_short_key_and_an_old_signature_are_weak() {
+        for (chain, quoted) in [(SHORT_KEY, "1024 bits"), (SHA1, "SHA-1")] {
+            let server = Identity::from_pem(chain, KEY).server();
+            let (failure, reading) = refusal(server, "weak.test", &trusting(ROOT)).await;
+            assert_eq!(failure.error_type, ErrorType::TlsWeak, "{}", failure.message);
+            assert!(failure.message.contains(quoted), "{}", failure.message);
+            assert!(reading.evidence.certificate.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tls_is_a_protocol_fault_and_an_end_is_closed() {
+        let plain = serve_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let alert = serve_bytes(&[21, 3, 3, 0, 2, 2, 40]).await;
+        let revoked = serve_bytes(&[21, 3, 3, 0, 2, 2, 44]).await;
+        let closed = serve_bytes(b"").await;
+        let reset = serve(|stream| async move { drop(stream) }).await;
+        for (server, error_type) in [
+            (plain, ErrorType::TlsProtocol),
+            (alert, ErrorType::TlsProtocol),
+            (revoked, ErrorType::TlsRevoked),
+            (closed, ErrorType::TlsClosed),
+            (reset, ErrorType::TlsClosed),
+        ] {
+            let (made, reading) = try_on(&server, HOST, &TlsSettings::default()).await;
+            let failure = made.unwrap_err();
+            assert_eq!(failure.error_type, error_type, "{}", failure.message);
+            assert!(failure.message.contains(HOST), "{}", failure.message);
+            assert_eq!(reading.timeline.past().last().unwrap().phase, Phase::Tls);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_version_that_is_too_old_is_a_protocol_fault() {
+        let authority = Authority::new("of old");
+        let identity = authority.issue(&[HOST]);
+        let old = ServerConfig::builder_with_provider(verify::provider())
+            .with_protocol_versions(&[&version::TLS12])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(identity.chain, identity.key)
+            .unwrap();
+        let server = serve_tls(old).await;
+        let (made, reading) = try_on(&server, HOST, &trusting(&authority.pem)).await;
+        assert!(made.is_ok());
+        assert_eq!(reading.facts["tls.version"], Fact::from("1.2"));
+        let settings =
+            TlsSettings { min_version: Some(MinVersion::Tls13), ..trusting(&authority.pem) };
+        let (made, _) = try_on(&server, HOST, &settings).await;
+        assert_eq!(made.unwrap_err().error_type, ErrorType::TlsProtocol);
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_stalls_leaves_the_phase_open_for_the_callers_limit() {
+        let server = serve_silence().await;
+        let mut reading = reading();
+        let dial_it = to(&server, HOST, &TlsSettings::default());
+        let dialling = dial(&dial_it, &mut reading);
+        assert!(timeout(std::time::Duration::from_millis(300), dialling).await.is_err());
+        assert_eq!(reading.timeline.open(), Some(Phase::Tls));
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_is_shown_to_who_asks() {
+        let authority = Authority::new("of clients");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+        let provider = verify::provider();
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+        let identity = authority.issue(&[HOST]);
+        let config = ServerConfig::builder_with_provider(verify::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(identity.chain, identity.key)
+            .unwrap();
+        let server = serve_tls(config).await;
+        let cert = Some(Pem(authority.issue(&["client.test"]).pem));
+        let settings = TlsSettings { cert, ..trusting(&authority.pem) };
+        let mut connection = try_on(&server, HOST, &settings).await.0.unwrap();
+        connection.stream.write_all(b"x").await.unwrap();
+        assert_eq!(connection.stream.read_u8().await.unwrap(), b'x');
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_its_key_and_never_printed() {
+        let read = |text: &str| toml::from_str::<TlsSettings>(text);
+        let build = |settings: &TlsSettings| Tls::build(settings, &[], HOST, Path::new("/nowhere"));
+        for (text, key) in [
+            ("ca = 'missing.pem'", "tls.ca"),
+            ("ca = '-----BEGIN NOTHING'", "tls.ca"),
+            ("cert = 'missing.pem'\nkey = 'missing.key'", "tls.cert"),
+            ("key = 'alone.key'", "tls.key"),
+            ("server_name = 'not a name'", "tls.server_name"),
+        ] {
+            assert_eq!(build(&read(text).unwrap()).unwrap_err().key, key);
+        }
+        assert!(read("min_version = '1.1'").is_err() && read("cipher = 'x'").is_err());
+        let settings = read("key = '-----BEGIN PRIVATE KEY-----secret'").unwrap();
+        assert!(!format!("{settings:?}").contains("secret"));
+        assert!(!build(&settings).unwrap_err().message.contains("secret"));
     }
 }

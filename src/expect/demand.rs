@@ -50,7 +50,7 @@ impl Demand {
         };
         match operator {
             Operator::Exists => Ok(Self::Exists),
-            Operator::Equal | Operator::Unequal => equal(&written, found).map(Self::Equals),
+            Operator::Equal | Operator::Unequal => written.typed(found).map(Self::Equals),
             Operator::Less => ordered(&written, operator, found).map(Self::Less),
             Operator::AtMost => ordered(&written, operator, found).map(Self::AtMost),
             Operator::More => ordered(&written, operator, found).map(Self::More),
@@ -150,10 +150,6 @@ fn no_value(operator: Operator) -> String {
     format!("no value after `{word}`: write such as `{word} {example}`")
 }
 
-fn equal(written: &Written<'_>, found: &Found) -> Result<Literal, Mistake> {
-    written.typed(found)
-}
-
 fn ordered(written: &Written<'_>, operator: Operator, found: &Found) -> Result<Literal, Mistake> {
     let word = operator.as_str();
     let refused = |message: String| Err(Mistake::new(written.at.clone(), message));
@@ -191,17 +187,30 @@ fn one_of(written: &Written<'_>, found: &Found) -> Result<Demand, Mistake> {
                     found.values.noun()
                 ));
             }
-            let low = ordered(low, Operator::In, found)?;
-            let high = ordered(high, Operator::In, found)?;
-            if low.is_after(&high) {
-                return refused("the range is reversed: write the smaller end first".to_owned());
+            let (from, to) =
+                (ordered(low, Operator::In, found)?, ordered(high, Operator::In, found)?);
+            if from.is_after(&to) {
+                return refused(format!(
+                    "the range is reversed: write {}..{}",
+                    end_text(high),
+                    end_text(low)
+                ));
             }
-            Ok(Demand::Between(low, high))
+            Ok(Demand::Between(from, to))
         }
         Form::Figure(_) | Form::Quoted(_) | Form::Word(_) => refused(
             "`in` asks for a range or a list: write such as `in 200..299` or `in [204, 404]`"
                 .to_owned(),
         ),
+    }
+}
+
+/// An end of a range as it was written.
+fn end_text<'t>(end: &Written<'t>) -> &'t str {
+    match &end.form {
+        Form::Figure(text) | Form::Word(text) => text,
+        Form::Quoted(quoted) => quoted.raw,
+        Form::List(_) | Form::Range(..) => "",
     }
 }
 

@@ -160,10 +160,7 @@ impl<'t> Written<'t> {
                 if parse_length(text).is_ok() || period::size(text).is_ok() =>
             {
                 let digits = text.trim_end_matches(|c: char| c.is_alphabetic());
-                format!(
-                    "`{subject}` is {} without a unit: write such as {digits}",
-                    found.values.noun()
-                )
+                format!("`{subject}` has no unit: write a number alone, such as {digits}")
             }
             (form, Type::Length) => format!(
                 "{} is no length of time: write a number and a unit (ms, s, m, h, d, w), such as 800ms",

@@ -215,6 +215,9 @@ fn unknown(word: &str) -> String {
         return format!("no operator `{word}`: did you mean `{ours}`?");
     }
     let words = || WORDS.iter().map(|(word, _)| *word);
+    if word.starts_with(|c: char| c.is_ascii_digit()) {
+        return format!("no operator before `{word}`: write such as `== {word}`");
+    }
     if let Some(ours) = near(&lower.replace('-', "_"), words().filter(|word| word.len() > 2)) {
         return format!("no operator `{word}`: did you mean `{ours}`?");
     }

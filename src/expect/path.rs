@@ -11,7 +11,7 @@ use super::seen::{Seen, Sight};
 use crate::reading::Json;
 
 /// How many values a `JSONPath` may come to look at, counted before it starts.
-const WORK: usize = 2_000_000;
+const WORK: usize = 1_000_000;
 
 /// How deep brackets may nest in a `JSONPath`.
 const NESTING: usize = 32;
@@ -103,9 +103,7 @@ impl Query {
                 json.depth()
             ));
         }
-        let nodes = self.path.query(json.root());
-        let seen: Vec<_> = nodes.into_iter().map(|value| Seen::of(json, value)).collect();
-        Ok(Sight::every(seen))
+        Ok(Sight::every(json, self.path.query(json.root()).all()))
     }
 }
 
@@ -215,14 +213,24 @@ fn query(quoted: &Quoted<'_>, alone: bool) -> Result<Query, Mistake> {
         ));
     }
     let path = JsonPath::parse(&text).map_err(|error| {
+        let inside = quoted.at.start + 1..(quoted.at.end - 1).max(quoted.at.start + 1);
         let start = quoted.at.start + error.position().max(1);
-        let inside = quoted.at.end - 1;
-        let start = start.min(inside.max(quoted.at.start + 1));
-        let what = error.message().replace('\n', " ");
-        refused(
-            start..inside.max(start + 1),
-            format!("no JSONPath (RFC 9535): {what} at character {}", error.position()),
-        )
+        // Escapes before it move the place, and it may be said in the middle of a character.
+        let fits = quoted.raw.is_char_boundary(start - inside.start) && inside.contains(&start);
+        let start = if fits { start } else { inside.start };
+        refused(start..inside.end, not_understood(&error))
     })?;
     Ok(Query { path, cost: Cost::read(&text) })
+}
+
+fn not_understood(error: &serde_json_path::ParseError) -> String {
+    let what = match error.message() {
+        "parser error" => "it cannot be read from here on".to_owned(),
+        // They would compile their pattern anew for every value.
+        message if ["'match'", "'search'"].iter().any(|name| message.contains(name)) => {
+            "match() and search() are left out: write the operator `matches` after it".to_owned()
+        }
+        message => message.replace('\n', " "),
+    };
+    format!("no JSONPath (RFC 9535): {what} (character {})", error.position())
 }

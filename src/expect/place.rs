@@ -146,7 +146,7 @@ fn unknown(cursor: &Cursor<'_>, word: Token<'_>, subjects: &[Subject]) -> Mistak
     }
     let whole = near(word.text, subjects.iter().map(|subject| subject.name));
     let open = subjects.iter().filter(|subject| subject.shape != Shape::Plain);
-    let nearest = whole.or_else(|| {
+    let nearest = whole.or_else(|| alike(word.text, subjects)).or_else(|| {
         near(first, open.map(|subject| subject.name))
             .filter(|_| member || cursor.rest().contains('['))
     });
@@ -155,6 +155,15 @@ fn unknown(cursor: &Cursor<'_>, word: Token<'_>, subjects: &[Subject]) -> Mistak
         None => format!("no subject `{}` here: write one of {}", word.text, list(subjects)),
     };
     Mistake::new(word.at, message)
+}
+
+/// A subject whose name is part of the word, or that has the word as a part: `status_code`, `expires_in`.
+fn alike(word: &str, subjects: &[Subject]) -> Option<&'static str> {
+    const LEAST: usize = 3;
+    let word = word.to_lowercase();
+    let part = |whole: &str, part: &str| part.len() > LEAST && whole.contains(part);
+    let mut names = subjects.iter().map(|subject| subject.name);
+    names.find(|name| part(name, &word) || part(&word, name))
 }
 
 fn list(subjects: &[Subject]) -> String {
@@ -177,13 +186,11 @@ fn phase(cursor: &mut Cursor<'_>) -> Result<Phase, Mistake> {
     let word = cursor.take(is_name);
     Phase::parse(word.text).ok_or_else(|| {
         let names = || Phase::ALL.iter().map(|phase| phase.as_str());
-        let message = match near(word.text, names()) {
-            Some(name) => format!("no phase `{}`: did you mean `{name}`?", word.text),
-            None => {
-                let all: Vec<_> = names().collect();
-                format!("no phase `{}`: write phase. and one of {}", word.text, all.join(", "))
-            }
-        };
+        let all = || names().collect::<Vec<_>>().join(", ");
+        let message = near(word.text, names()).map_or_else(
+            || format!("no phase `{}`: write phase. and one of {}", word.text, all()),
+            |name| format!("no phase `{}`: did you mean `{name}`?", word.text),
+        );
         let at = if word.text.is_empty() { cursor.word().at } else { word.at };
         Mistake::new(at, message)
     })
@@ -192,19 +199,22 @@ fn phase(cursor: &mut Cursor<'_>) -> Result<Phase, Mistake> {
 /// The name in `header["name"]` or `match.NAME`.
 fn member(cursor: &mut Cursor<'_>, subject: &Subject) -> Result<String, Mistake> {
     let start = cursor.at();
-    let wrong = |cursor: &Cursor<'_>| {
+    let wrong = |cursor: &Cursor<'_>, name: &str| {
         let end = cursor.word().at.end.max(cursor.at());
-        Mistake::new(start..end, format!("write {}", example(subject)))
+        let name = if name.is_empty() { "name" } else { name };
+        Mistake::new(start..end, format!("write {}[\"{name}\"]", subject.name))
     };
     if cursor.eat(".") {
         let word = cursor.take(is_name);
         let fits = subject.shape == Shape::Named && !word.text.is_empty();
-        return if fits { Ok(word.text.to_owned()) } else { Err(wrong(cursor)) };
+        return if fits { Ok(word.text.to_owned()) } else { Err(wrong(cursor, word.text)) };
     }
     cursor.eat("[");
-    let Some(name) = cursor.quoted()? else { return Err(wrong(cursor)) };
+    let Some(name) = cursor.quoted()? else {
+        return Err(wrong(cursor, cursor.clone().take(is_name).text));
+    };
     if !cursor.eat("]") || name.raw.is_empty() {
-        return Err(wrong(cursor));
+        return Err(wrong(cursor, name.raw));
     }
     name.text()
 }

@@ -23,8 +23,8 @@ pub(super) enum Sight<'r> {
     One(Seen<'r>),
     /// Several of which one is enough.
     Some(Vec<Seen<'r>>),
-    /// Several which all count.
-    Every(Vec<Seen<'r>>),
+    /// Several values of a document which all count.
+    Every(&'r Json, Vec<&'r Value>),
 }
 
 /// One value that was seen.
@@ -55,11 +55,11 @@ impl<'r> Sight<'r> {
     }
 
     /// Several values which all count.
-    pub(super) fn every(mut values: Vec<Seen<'r>>) -> Self {
-        match values.len() {
-            0 => Self::Missing,
-            1 => values.pop().map_or(Self::Missing, Self::One),
-            _ => Self::Every(values),
+    pub(super) fn every(json: &'r Json, values: Vec<&'r Value>) -> Self {
+        match values.as_slice() {
+            [] => Self::Missing,
+            [value] => Self::One(Seen::of(json, value)),
+            _ => Self::Every(json, values),
         }
     }
 }
@@ -125,10 +125,13 @@ impl<'r> Seen<'r> {
                 Some(nanos) => length(nanos, beside),
                 None => self.plain(clean),
             },
-            (Self::Integer(bytes), Type::Size) => match u64::try_from(*bytes) {
-                Ok(bytes) => Size::new(bytes).to_string(),
-                Err(_) => bytes.to_string(),
-            },
+            // Written with a unit when the expectation is.
+            (Self::Integer(bytes), Type::Size) if beside.contains('B') => {
+                match u64::try_from(*bytes) {
+                    Ok(bytes) => Size::new(bytes).to_string(),
+                    Err(_) => bytes.to_string(),
+                }
+            }
             _ => self.plain(clean),
         };
         // Cleaned before it is cut: the first half of a secret is one too.
@@ -147,7 +150,7 @@ impl<'r> Seen<'r> {
             Self::Text(text) => quoted(&clean(text)),
             Self::List(facts) => {
                 let all = facts.iter().map(|fact| Seen::from(fact).plain(clean));
-                format!("[{}]", all.collect::<Vec<_>>().join(", "))
+                format!("[{}]", all.collect::<Vec<_>>().join(","))
             }
             Self::Json(json, value) => json.write(value, 4 * QUOTED, clean),
         }
@@ -178,7 +181,7 @@ pub(super) fn quote_all(
     // More than a message can hold are not even written.
     let shown: Vec<_> =
         all.iter().take(QUOTED).map(|one| one.quote(values, beside, clean)).collect();
-    shorten(format!("[{}]", shown.join(", ")))
+    shorten(format!("[{}]", shown.join(",")))
 }
 
 /// JSON style.
@@ -201,18 +204,21 @@ pub(super) fn shorten(mut text: String) -> String {
 
 /// A length of time as people write it; to its last digit when the short form would stand beside itself.
 fn length(nanos: i128, beside: &str) -> String {
-    const HOUR: u64 = 3_600_000_000_000;
+    const MILLI: u64 = 1_000_000;
+    const SECOND: u64 = 1000 * MILLI;
+    const HOUR: u64 = 3600 * SECOND;
     const DAY: u64 = 24 * HOUR;
     let sign = if nanos < 0 { "-" } else { "" };
     let size = u64::try_from(nanos.unsigned_abs()).unwrap_or(u64::MAX);
     // Cut, not rounded: 13.99 days are not 14.
     let tenths = |unit: u64| format!("{}.{}", size / unit, size % unit / (unit / 10));
+    // The odd nanosecond makes it a fraction of the unit.
+    let hundredths = |unit: u64| period::show(Duration::from_nanos(size - size % (unit / 100) + 1));
     let short = match size {
         _ if size >= 2 * DAY && !size.is_multiple_of(DAY) => format!("{}d", tenths(DAY)),
         _ if size >= 2 * HOUR && !size.is_multiple_of(HOUR) => format!("{}h", tenths(HOUR)),
-        _ if size >= 1_000_000_000 && !size.is_multiple_of(1_000_000_000) => {
-            period::show(Duration::from_nanos(size / 10_000_000 * 10_000_000 + 1))
-        }
+        _ if size >= SECOND && !size.is_multiple_of(SECOND) => hundredths(SECOND),
+        _ if size >= MILLI && !size.is_multiple_of(MILLI) => hundredths(MILLI),
         _ => period::show(Duration::from_nanos(size)),
     };
     if beside.contains(&short) {

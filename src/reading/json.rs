@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value};
@@ -19,7 +20,8 @@ const VALUE: usize = 2 * size_of::<Value>();
 const OBJECT: usize = 640;
 const MEMBER: usize = size_of::<String>();
 
-/// How many numbers may be kept as they were written because no machine number holds them.
+/// How many numbers may be kept as they were written because no machine number holds them; further ones are the
+/// nearest machine number.
 const EXACT: usize = 1_000;
 
 /// A JSON document.
@@ -145,7 +147,8 @@ struct Written {
 
 enum Step {
     Index(usize),
-    Member(String),
+    // Shared: a thousand numbers may stand below one long name.
+    Member(Rc<str>),
 }
 
 impl Written {
@@ -155,7 +158,7 @@ impl Written {
         for step in self.way.iter().rev() {
             node = match step {
                 Step::Index(index) => node.get(*index)?,
-                Step::Member(name) => node.get(name.as_str())?,
+                Step::Member(name) => node.get(&**name)?,
             };
         }
         let same = node.as_f64() == Some(nearest(&self.text));
@@ -254,8 +257,11 @@ impl<'t> Parser<'t> {
             }
             let before = self.document.numbers.len();
             let member = self.value()?;
-            for number in self.document.numbers.iter_mut().skip(before) {
-                number.way.push(Step::Member(name.clone()));
+            if self.document.numbers.len() > before {
+                let name: Rc<str> = Rc::from(name.as_str());
+                for number in self.document.numbers.iter_mut().skip(before) {
+                    number.way.push(Step::Member(Rc::clone(&name)));
+                }
             }
             members.insert(name, member);
             self.space();

@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde::Serialize;
 use serde_json::json;
 
-use super::typed;
+use super::{aside, typed};
 use crate::board::{Board, Query};
 use crate::clock::Timestamp;
 
@@ -20,7 +20,7 @@ pub(super) async fn outcomes(board: &dyn Board, query: &str) -> Response<Full<By
         Err(reason) => return refused(StatusCode::BAD_REQUEST, &reason),
     };
     match board.outcomes(&query).await {
-        Ok(outcomes) => written(&outcomes),
+        Ok(outcomes) => aside(move || written(&outcomes)).await,
         Err(reason) => refused(StatusCode::SERVICE_UNAVAILABLE, &reason),
     }
 }

@@ -26,8 +26,10 @@ const EVIDENCE: usize = 512 * 1024;
 /// Routes, warnings, and probes left out, that are listed.
 const LISTED: usize = 50;
 
-/// How much more the page may hold.
+/// How much more the page may hold, and how it holds it.
 struct Room {
+    /// Whether the details of what does not pass are open: a page that is held still is there to be read.
+    open: bool,
     bars: usize,
     detailed: usize,
     evidence: usize,
@@ -60,7 +62,7 @@ fn write_page(html: &mut String, board: &Snapshot, refreshes: bool) -> fmt::Resu
     html.write_str(text::SHAPES)?;
     write_header(html, board, &headline)?;
     html.write_str("<main>\n")?;
-    write_groups(html, board)?;
+    write_groups(html, board, refreshes)?;
     write_routes(html, board)?;
     write_left_out(html, board)?;
     html.write_str("</main>\n")?;
@@ -236,7 +238,7 @@ impl State {
     }
 }
 
-fn write_groups(html: &mut String, board: &Snapshot) -> fmt::Result {
+fn write_groups(html: &mut String, board: &Snapshot, refreshes: bool) -> fmt::Result {
     if board.probes.is_empty() {
         return html.write_str("<div class=\"group\"><p class=\"empty\">Nothing runs here: write a probe file and reload.</p></div>\n");
     }
@@ -244,8 +246,12 @@ fn write_groups(html: &mut String, board: &Snapshot) -> fmt::Result {
     let mut cards: Vec<_> = board.probes.iter().zip(&anchors).collect();
     cards.sort_by_key(|(row, _)| State::of(row));
     let shown = cards.len().min(CARDS);
-    let mut room =
-        Room { bars: (BARS / shown.max(1)).min(60), detailed: DETAILED, evidence: EVIDENCE };
+    let mut room = Room {
+        open: !refreshes,
+        bars: (BARS / shown.max(1)).min(60),
+        detailed: DETAILED,
+        evidence: EVIDENCE,
+    };
     let mut open: Option<State> = None;
     for (row, anchor) in cards.iter().take(CARDS) {
         let state = State::of(row);

@@ -154,7 +154,7 @@ fn row(name: &str, recent: Vec<Arc<Outcome>>) -> Row {
         last_failure: recent.iter().rev().find(bad).cloned(),
         p50: last.as_ref().map(|_| Duration::from_micros(48_120)),
         p90: last.as_ref().map(|_| Duration::from_micros(131_044)),
-        p99: last.as_ref().map(|_| Duration::from_micros(1_204_000)),
+        p99: last.as_ref().map(|_| Duration::from_millis(1204)),
         next_due: Some(now() + Duration::from_secs(11)),
         paused: false,
         last,

@@ -1,7 +1,8 @@
 //! A real program that a test starts, waits for, and stops whatever happens.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,9 +19,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Service(Child);
 
 impl Service {
-    /// Starts it; what it says goes nowhere unless it dies, then its exit status tells.
+    /// Starts it; what it says on stdout goes nowhere.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self::start_writing(command, Stdio::null())
+    }
+
+    /// Starts it; what it says on stdout goes there.
+    pub(crate) fn start_writing(command: &mut Command, output: impl Into<Stdio>) -> Self {
+        let started = command.stdin(Stdio::null()).stdout(output).spawn();
         Self(started.unwrap_or_else(|error| panic!("{command:?} does not start: {error}")))
     }
 
@@ -30,6 +36,12 @@ impl Service {
             kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
         }
         self.0.wait().unwrap().code()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 
     /// Waits until it takes connections.
@@ -48,6 +60,37 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The agent on these probes, with its state in the folder.
+pub(crate) fn run_picket(folder: &Path, listen: SocketAddr, more: &str, probes: &str) -> Service {
+    let agent = format!(
+        "[agent]\nregion = 'local'\nlisten = '{listen}'\nstate = '{}'\nprobes = ['probes.toml']\n{more}",
+        folder.join("state").display()
+    );
+    fs::write(folder.join("picket.toml"), agent).unwrap();
+    fs::write(folder.join("probes.toml"), probes).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_picket"));
+    command.arg("run").arg("--config").arg(folder.join("picket.toml"));
+    Service::start(command.env_remove("STATE_DIRECTORY"))
+}
+
+/// A target that answers every request.
+pub(crate) async fn serve_hello() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // The head of a probe's request is one segment; what it says does not matter here.
+            if stream.readable().await.is_ok() {
+                let read = stream.try_read(&mut [0; 4096]);
+                let answer =
+                    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+                drop((read, stream.write_all(answer).await));
+            }
+        }
+    });
+    address
 }
 
 /// A program's file: on the path, or where Debian keeps what only root has on it.

@@ -116,9 +116,10 @@ pub(super) fn probe_file(port: impl Fn(&Service) -> u16) -> String {
     for service in SERVICES {
         let Service { name, expect, about, acts: _ } = service;
         let port = port(service);
-        text.push_str(&format!(
+        let table = format!(
             "\n# {about}\n[probe.{name}]\nhttp   = {{ url = \"http://127.0.0.1:{port}/{name}\" }}\n{expect}\n"
-        ));
+        );
+        text.push_str(&table);
     }
     text
 }

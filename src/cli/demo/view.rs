@@ -120,7 +120,8 @@ fn probe_lines(row: &Row, title: &str, longest: usize, width: usize, colour: boo
     if !runs.is_empty() {
         line.extend(["  ", &runs]);
     }
-    line.push_str(&format!("{:>10}", brief(last.took)));
+    let took = format!("{:>10}", brief(last.took));
+    line.push_str(&took);
     let words = match (&last.message, last.verdict) {
         (_, Verdict::Pass) | (None, _) => String::new(),
         (Some(message), _) => format!("{}  {}", plain(message), reason(last)),
@@ -167,7 +168,7 @@ mod tests {
             .map(|(at, verdict)| {
                 let started = start + Duration::from_secs(at);
                 let run = Arc::from(format!("run{at}"));
-                Arc::new(Outcome { started, run, ..outcome("orders-api", *verdict) })
+                Arc::new(Outcome { run, started, ..outcome("orders-api", *verdict) })
             })
             .collect();
         let row = Row {

