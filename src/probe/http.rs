@@ -23,7 +23,8 @@ use self::settings::{Settings, Version};
 use super::{Ground, Probe};
 use crate::dial::{Connection, Dial, Guard, Proxy, Tls, TlsSettings, dial};
 use crate::expect::Subject;
-use crate::failure::{ErrorType, Failure};
+use crate::failure::{Blame, ErrorType, Failure};
+use crate::outcome::Fact;
 use crate::period::Size;
 use crate::phase::Phase;
 use crate::reading::Reading;
@@ -149,6 +150,19 @@ impl Probe for Http {
             );
         }
         Ok(())
+    }
+
+    fn lay_blame(&self, reading: &Reading, broken: Failure) -> Failure {
+        if broken.error_type != ErrorType::ExpectStatus {
+            return broken;
+        }
+        match reading.facts.get("status") {
+            Some(Fact::Integer(429)) => Failure::new(ErrorType::Throttled, broken.message),
+            Some(Fact::Integer(401 | 403)) if self.settings.auth.is_some() => {
+                broken.blamed(Blame::Permission)
+            }
+            _ => broken,
+        }
     }
 
     async fn look(&self, scope: &Scope, reading: &mut Reading) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use super::server::say;
 use super::*;
+use crate::failure::{Blame, Failure};
 use crate::phase::Timed;
 
 const BROTLI_HELLO: &[u8] = &[0x0b, 0x02, 0x80, b'h', b'e', b'l', b'l', b'o', 0x03];
@@ -163,4 +164,21 @@ async fn a_proxy_is_asked_for_the_whole_address() {
     assert!(head.starts_with("get http://orders.invalid/x?y http/1.1\r\n"), "{head}");
     assert!(head.contains("proxy-authorization: basic dtpw\r\n"), "{head}");
     assert!(reading.evidence.request.unwrap().contains("proxy-authorization: ***"));
+}
+
+#[test]
+fn a_refusal_is_laid_at_the_right_door() {
+    for (status, keys, error_type, blame) in [
+        (429, "", ErrorType::Throttled, Blame::Quota),
+        (403, "auth = { bearer = 'hunter2' }", ErrorType::ExpectStatus, Blame::Permission),
+        (401, "", ErrorType::ExpectStatus, Blame::Target),
+        (500, "auth = { bearer = 'hunter2' }", ErrorType::ExpectStatus, Blame::Target),
+    ] {
+        let mut reading = Reading::new("step/0".to_owned(), Instant::now());
+        reading.fact("status", i64::from(status));
+        let http = http(&format!("url = 'http://a/'\n{keys}")).unwrap();
+        let broken = Failure::new(ErrorType::ExpectStatus, "status == 200");
+        let laid = http.lay_blame(&reading, broken);
+        assert_eq!((laid.error_type, laid.blame), (error_type, blame), "{status} {keys}");
+    }
 }
