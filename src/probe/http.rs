@@ -200,9 +200,11 @@ impl Http {
         let redirects = hop.trail.redirects();
         let span = hop.scope.ids.span(&format!("{}/request/{redirects}", reading.place));
         evidence::open(&hop.ask.method, &hop.ask.url, redirects, span, reading, hop.scope);
-        let result = self.exchange(hop, span, reading).await;
-        if let Err(failure) = &result {
+        let mut result = self.exchange(hop, span, reading).await;
+        if let Err(failure) = &mut result {
             reading.timeline.broke(failure.error_type);
+            // It may quote what the target said.
+            failure.message = hop.scope.clean(&failure.message);
         }
         let now = reading.timeline.elapsed();
         if let Some(request) = reading.requests.last_mut() {
@@ -255,11 +257,11 @@ impl Http {
         note_head(&parts, hop, reading);
         let set = parts.headers.get_all(header::SET_COOKIE).iter();
         hop.scope.keep_cookies(url, set.filter_map(|value| value.to_str().ok()));
-        let next = hop.trail.next(&hop.ask.method, url, parts.status, &parts.headers)?;
-        if next.is_some() {
+        let next = hop.trail.next(&hop.ask.method, url, parts.status, &parts.headers);
+        if !matches!(next, Ok(None)) {
             // The connection is this request's own: what else it has to say is not heard.
             reading.timeline.end_at(exchange.ended_at());
-            return Ok(next);
+            return next;
         }
         let ended = self.receive(&mut exchange, &parts, reading).await?;
         reading.timeline.end_at(ended);

@@ -113,14 +113,20 @@ impl Settings {
         if let Some(literal) = self.url.literal() {
             return request::target(&literal).map(|_| ());
         }
-        // With a variable in it, what stands before the variable must fit.
+        // With a variable in it, what stands around the variable must fit.
         let written = self.url.to_string();
-        let scheme = written.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        match scheme.as_deref() {
-            Some("http" | "https") | None if written.starts_with("${") => Ok(()),
-            Some("http" | "https") => Ok(()),
-            _ => request::target(&written).map(|_| ()),
+        if written.starts_with("${") {
+            return Ok(());
         }
+        let (scheme, rest) = written.split_once("://").unwrap_or((&written, ""));
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        if !known || authority.contains('@') {
+            // A stand-in for the variables, so that the message is that of any other URL.
+            let stand_in = if known { format!("{scheme}://user@host/") } else { written };
+            return request::target(&stand_in).map(|_| ());
+        }
+        Ok(())
     }
 
     /// Whether the URL is an `http://` one.
