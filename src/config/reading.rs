@@ -226,7 +226,7 @@ impl Reading {
             settings.listen = listen.value.0;
         }
         if let Some(resolver) = resolver {
-            settings.resolver = resolver.value;
+            settings.resolver = resolver.value.into_iter().map(|server| server.0).collect();
         }
         let Some(most) = max_in_flight else { return };
         settings.max_in_flight = usize::try_from(most.value).unwrap_or(usize::MAX);
