@@ -22,17 +22,13 @@ pub(super) fn main(
         columns::write(out, &rows)?;
         return Ok(0);
     };
-    match Kind::named(name) {
-        Some(kind) => {
-            page(kind, out)?;
-            Ok(0)
-        }
-        None => {
-            let advice = instead(name, KINDS.iter().map(|kind| kind.name), "kinds");
-            writeln!(notes, "error: no kind {name:?}: {advice}")?;
-            Ok(2)
-        }
+    if let Some(kind) = Kind::named(name) {
+        page(kind, out)?;
+        return Ok(0);
     }
+    let advice = instead(name, KINDS.iter().map(|kind| kind.name), "kinds");
+    writeln!(notes, "error: no kind {name:?}: {advice}")?;
+    Ok(2)
 }
 
 fn page(kind: &Kind, out: &mut dyn Write) -> io::Result<()> {
@@ -57,7 +53,7 @@ fn page(kind: &Kind, out: &mut dyn Write) -> io::Result<()> {
 /// A row for each key of a table, tables inside it included.
 fn keys(schema: &Value) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
-    walk(schema, schema, "", &mut rows);
+    walk(followed(schema, schema), schema, "", &mut rows);
     rows
 }
 
@@ -149,6 +145,7 @@ mod tests {
             let page = String::from_utf8(out).unwrap();
             assert!(kind.subjects.iter().all(|subject| page.contains(subject.about)), "{page}");
             assert!(page.contains(kind.example.trim().lines().next().unwrap()), "{page}");
+            assert!(!keys(&schema::kind(kind)).is_empty(), "{page}");
         }
     }
 

@@ -71,17 +71,14 @@ fn table(
     for planned in &plan.probes {
         let labels: Vec<_> =
             planned.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let next = match planned.paused {
-            true => "paused".to_owned(),
-            false => next_due(planned, &plan.place, now).to_string(),
-        };
+        let next = next_due(planned, &plan.place, now).to_string();
         rows.push(vec![
             planned.name.to_string(),
             planned.kind.to_owned(),
             period::show(planned.every),
             period::show(planned.timeout),
             (planned.steps.len() + planned.finally.len()).to_string(),
-            next,
+            if planned.paused { "paused".to_owned() } else { next },
             labels.join(" "),
         ]);
     }
@@ -126,4 +123,38 @@ fn lines(
         writeln!(out, "{}", json!({ "probe": name, "left_out": reason }))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_probe_is_one_object_with_its_next_times_and_so_is_what_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.toml");
+        let text = "[probe.a]\nevery = \"30s\"\nhttp = { url = \"https://example.com/\" }\n\
+                    [probe.b]\nonly = { stage = \"alpha\" }\nhttp = { url = \"https://example.com/\" }\n";
+        std::fs::write(&file, text).unwrap();
+        let next_due = |planned: &Planned, _: &Place, now: Timestamp| now + planned.every;
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        let now = Timestamp::from_secs(1_000_000_000);
+        let files = [file];
+        let code = main(None, &files, Format::Json, now, &next_due, &mut out, &mut notes).await;
+        assert_eq!(code.unwrap(), 0);
+        let lines: Vec<serde_json::Value> = out
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect();
+        let [a, b] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_eq!(
+            (&a["probe"], &a["every_s"], &a["timeout_s"]),
+            (&json!("a"), &json!(30.0), &json!(10.0))
+        );
+        let third = now + Duration::from_secs(90);
+        assert_eq!(a["next"][2], json!(third));
+        assert_eq!(b["left_out"], json!("stage prod is not one of alpha"));
+    }
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -14,7 +13,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::values::{
-    AlarmKeys, AttemptsKeys, CaptureKey, Listen, OnlyKeys, Overlap, Scalar, TraceKey, Window,
+    AlarmKeys, AttemptsKeys, CaptureKey, Listen, OnlyKeys, Overlap, Scalar, Server, TraceKey,
+    Window,
 };
 use crate::period::{Period, Size};
 
@@ -127,7 +127,7 @@ keys! {
         /// Where the status page, /metrics and the API answer; "off" for nowhere. By default 127.0.0.1:9464.
         listen: Listen,
         /// DNS servers to ask, "ip:port". By default the system's.
-        resolver: Vec<SocketAddr>,
+        resolver: Vec<Server>,
         /// Labels of every probe.
         labels: BTreeMap<At<String>, At<String>>,
         /// How many runs may be under way at once. By default 1024.

@@ -235,7 +235,7 @@ impl Reading {
             settings.listen = listen.value.0;
         }
         if let Some(resolver) = resolver {
-            settings.resolver = resolver.value;
+            settings.resolver = resolver.value.into_iter().map(|server| server.0).collect();
         }
         settings.drain = drain.map_or(settings.drain, |drain| drain.value.get());
         let Some(most) = max_in_flight else { return };

@@ -250,6 +250,31 @@ impl JsonSchema for Listen {
     }
 }
 
+/// A DNS server to ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Server(pub SocketAddr);
+
+impl<'de> Deserialize<'de> for Server {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let wrong = |_| {
+            let message = format!("{text:?} is no address: write ip:port, such as 10.0.0.2:53");
+            de::Error::custom(message)
+        };
+        text.parse().map(Self).map_err(wrong)
+    }
+}
+
+impl JsonSchema for Server {
+    fn schema_name() -> Cow<'static, str> {
+        "Server".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "ip:port, such as 10.0.0.2:53." })
+    }
+}
+
 /// What to do with a run that is due while another is under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Overlap(pub u32);

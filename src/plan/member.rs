@@ -202,6 +202,9 @@ impl Member<'_> {
         let keys = ProbeKeys::take(&mut settled, &mut |key, span, error| {
             settler.mistakes.push(unfit(source, key, &span, error));
         });
+        if let Some(only) = &keys.only {
+            settler.mistakes.extend(nowhere(source, only));
+        }
         let left_out = keys.only.as_ref().and_then(|only| left_out(&only.value, self.place));
         let steps = self.steps(&mut settler);
         let lacks = settler.lacks;
@@ -335,6 +338,18 @@ impl Member<'_> {
         planned.fingerprint = fingerprint(&planned, &steps.tables, self.resolver);
         Some(planned)
     }
+}
+
+/// A list of no places: the probe would run nowhere.
+fn nowhere(source: &Arc<Source>, only: &At<OnlyKeys>) -> Mistakes {
+    let mut mistakes = Mistakes::default();
+    let lists = [&only.value.region, &only.value.stage];
+    if lists.into_iter().flatten().any(|list| list.names().is_empty()) {
+        let spot = Spot::new(source, only.span.clone());
+        let advice = "write at least one name, or leave the key out";
+        mistakes.push(Mistake::advised(spot, "this probe would run nowhere", advice));
+    }
+    mistakes
 }
 
 fn left_out(only: &OnlyKeys, place: &Place) -> Option<String> {

@@ -271,10 +271,18 @@ fn unfit_for_matrix(
     if let Some(why) = labels::no_name(&name.value) {
         return Some(Mistake::at(Spot::new(source, name.span.clone()), &why));
     }
-    values.value.is_empty().then(|| {
-        let spot = Spot::new(source, values.span.clone());
+    if values.value.is_empty() {
         let title = format!("the matrix has no `{}`", name.value);
-        Mistake::advised(spot, title, "write at least one value, or leave the key out")
+        let advice = "write at least one value, or leave the key out";
+        return Some(Mistake::advised(Spot::new(source, values.span.clone()), title, advice));
+    }
+    let text = |value: &At<Scalar>| value.value.to_string();
+    let twice = values.value.iter().enumerate().find(|(index, value)| {
+        values.value.iter().take(*index).any(|earlier| text(earlier) == text(value))
+    });
+    twice.map(|(_, value)| {
+        let title = format!("`{}` is in the list twice", text(value));
+        Mistake::advised(Spot::new(source, value.span.clone()), title, "keep one of the two")
     })
 }
 
@@ -285,16 +293,10 @@ fn spread(
 ) -> Vec<Vec<(String, String)>> {
     let mut spread = Vec::new();
     for member in members {
-        let mut seen = Vec::new();
         for value in values {
-            let value = value.value.to_string();
-            if seen.contains(&value) {
-                continue;
-            }
             let mut wider = member.clone();
-            wider.push((name.to_owned(), value.clone()));
+            wider.push((name.to_owned(), value.value.to_string()));
             spread.push(wider);
-            seen.push(value);
         }
     }
     spread
