@@ -311,7 +311,9 @@ fn outbox_reading(state: &OutboxState) -> OutboxReading {
         exporter: state.name.clone(),
         depth: state.depth,
         oldest: state.oldest_age,
+        sent: state.sent,
         rejected: state.rejected + state.refused,
+        lost: state.lost,
     }
 }
 

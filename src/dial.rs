@@ -148,7 +148,7 @@ pub async fn dial(dial: &Dial, reading: &mut Reading) -> Result<Connection, Fail
 }
 
 async fn make(dial: &Dial, reading: &mut Reading) -> Result<Connection, Failure> {
-    let (mut stream, peer) = reach(dial, reading).await.map_err(|failure| dial.laid_at(failure))?;
+    let (mut stream, peer) = reach(dial, reading).await?;
     reading.fact("ip", peer.ip().to_string());
     reading.evidence.peer = Some(peer.to_string());
     if let (Some(proxy), Some(_)) = (&dial.proxy, &dial.tls) {
@@ -169,11 +169,13 @@ async fn make(dial: &Dial, reading: &mut Reading) -> Result<Connection, Failure>
 /// Resolves and connects to the first stop on the way.
 async fn reach(dial: &Dial, reading: &mut Reading) -> Result<(TcpStream, SocketAddr), Failure> {
     let (host, port) = dial.first_stop();
-    let addresses = dns::resolve(host, dial.ip, &dial.resolver, &mut reading.timeline).await?;
+    let resolved = dns::resolve(host, dial.ip, &dial.resolver, &mut reading.timeline).await;
+    let addresses = resolved.map_err(|failure| dial.laid_at(failure))?;
     dial.guard.check(&dial.host, dial.proxy.is_none().then_some(&addresses))?;
     let addresses: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
     reading.timeline.begin(Phase::Connect);
-    let connected = connect::connect(&addresses).await?;
+    let connected = connect::connect(&addresses).await;
+    let connected = connected.map_err(|failure| dial.laid_at(failure))?;
     reading.timeline.end();
     Ok(connected)
 }

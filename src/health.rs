@@ -4,6 +4,7 @@ mod instruments;
 mod openmetrics;
 mod payload;
 mod process;
+mod sources;
 mod totals;
 
 use std::fmt;
@@ -35,8 +36,12 @@ pub struct OutboxReading {
     pub depth: u64,
     /// How long the oldest of them has waited.
     pub oldest: Option<Duration>,
-    /// How many records it refused for good since the start.
+    /// How many records it took since the start.
+    pub sent: u64,
+    /// How many items it left out of what it took, or refused for good, since the start.
     pub rejected: u64,
+    /// How many records the journal had to let go before it took them.
+    pub lost: u64,
 }
 
 /// How the journal is doing.
@@ -107,22 +112,22 @@ impl Health {
 
     /// Whether the last reload of the configuration was a good one.
     pub fn reloaded(&self, good: bool) {
-        self.instruments.board().reloaded(good);
+        self.instruments.sources().reloaded(good);
     }
 
     /// How far this host's clock is off, once that is known.
     pub fn clock_offset(&self, seconds: f64) {
-        self.instruments.board().clock_offset(seconds);
+        self.instruments.sources().set_clock_offset(seconds);
     }
 
     /// Whom to ask about the outboxes each time the instruments are read.
     pub fn ask_outboxes(&self, ask: impl Fn() -> Vec<OutboxReading> + Send + Sync + 'static) {
-        self.instruments.board().ask_outboxes(Box::new(ask));
+        self.instruments.sources().ask_outboxes(Box::new(ask));
     }
 
     /// Whom to ask about the journal each time the instruments are read.
     pub fn ask_journal(&self, ask: impl Fn() -> JournalReading + Send + Sync + 'static) {
-        self.instruments.board().ask_journal(Box::new(ask));
+        self.instruments.sources().ask_journal(Box::new(ask));
     }
 
     /// The `/metrics` page and its content type: `OpenMetrics` for whom accepts it, else Prometheus' own text.
@@ -133,7 +138,7 @@ impl Health {
 
     /// Encoded `ExportMetricsServiceRequest`s for the journal, each within the limits of those who take them.
     pub fn payloads(&self) -> Result<Vec<Bytes>, String> {
-        self.encoder.encode(&self.read()?)
+        self.encoder.encode(self.read()?)
     }
 
     /// The instruments at one moment: what was planned is what was settled, whatever goes on meanwhile.
@@ -251,7 +256,9 @@ mod tests {
         let ids = Ids::of(&"api".into(), &labels(), &place(), due, 0);
         let (blame, error_type) = match verdict {
             Verdict::Fail => (Some(Blame::Target), Some(ErrorType::ExpectStatus)),
-            _ => (None, None),
+            Verdict::Pass | Verdict::Warn | Verdict::Error | Verdict::Skipped | Verdict::Missed => {
+                (None, None)
+            }
         };
         let phase = |phase, start, took, hop| Timed {
             phase,
@@ -410,23 +417,46 @@ mod tests {
         health.clock_offset(0.5);
         health.reloaded(false);
         health.ask_outboxes(|| {
+            let exporter = "otlp.traces".to_owned();
             let oldest = Some(Duration::from_secs(3));
-            vec![OutboxReading {
-                exporter: "otlp.traces".to_owned(),
-                depth: 4,
-                oldest,
-                rejected: 2,
-            }]
+            vec![OutboxReading { exporter, depth: 4, oldest, sent: 9, rejected: 2, lost: 1 }]
         });
         health.ask_journal(|| JournalReading { backlog: 1, failing: true, dropped: 0, bytes: 9 });
+        // What the system says of this process is another number each time.
         let stable = |page: String| {
             let lines = page.lines().filter(|line| !line.starts_with("process_"));
-            lines.map(|line| format!("{line}\n")).collect::<String>()
+            lines.collect::<Vec<_>>().join("\n")
         };
-        insta::assert_snapshot!("metrics_prometheus", stable(page(&health)));
         let (kind, open) = health.page(Some("application/openmetrics-text;version=1.0.0")).unwrap();
         assert!(kind.starts_with("application/openmetrics-text"));
-        insta::assert_snapshot!("metrics_openmetrics", stable(open));
+        insta::with_settings!({ snapshot_path => "../tests/snapshots" }, {
+            insta::assert_snapshot!("metrics_prometheus", stable(page(&health)));
+            insta::assert_snapshot!("metrics_openmetrics", stable(open));
+        });
+    }
+
+    #[test]
+    fn a_journey_tells_its_steps_apart_and_what_it_left_behind() {
+        let health = health();
+        let mut run = outcome(Verdict::Pass);
+        let mut sent = run.steps[0].clone();
+        sent.name = "sent".to_owned();
+        sent.phases[0].phase = Phase::Deliver;
+        let cleaning = |name: &str, verdict| {
+            let (name, phases) = (name.to_owned(), Vec::new());
+            StepOutcome { name, verdict, finally: true, phases, ..run.steps[0].clone() }
+        };
+        let skipped = cleaning("nothing to clean", Verdict::Skipped);
+        let failed = cleaning("cleaned in vain", Verdict::Error);
+        run.steps = vec![sent, skipped, failed];
+        health.planned(&planned().identity());
+        health.settle(&run);
+        let page = page(&health);
+        assert_eq!(sum(&page, "probe_residue"), 1);
+        assert_eq!(sum(&page, "probe_deliver_duration_seconds_count"), 1);
+        assert!(page.contains(
+            r#"phase="connect",probe="api",region="us-east-1",stage="prod",step="sent""#
+        ));
     }
 
     #[test]

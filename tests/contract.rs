@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use picket::expect::Expectation;
 use picket::export::SINKS;
@@ -62,7 +62,7 @@ fn every_kind_says_what_it_is_and_what_can_be_expected_of_it() {
 #[test]
 fn the_manual_of_every_kind_is_printed_from_its_row() {
     for kind in KINDS {
-        let output = picket(Path::new("."), &["kinds", kind.name]);
+        let output = picket(Path::new("."), &["kinds", kind.name]).output().unwrap();
         let manual = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "picket kinds {} does not answer", kind.name);
         for line in kind.example.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -78,15 +78,20 @@ fn the_manual_of_every_kind_is_printed_from_its_row() {
 fn plans(what: &str, arguments: &[&str], file: &str, text: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(file), text).unwrap();
-    let output = picket(folder.path(), arguments);
+    let mut command = picket(folder.path(), arguments);
+    // An example may ask for secrets: here they are.
+    for secret in text.split("${secret:").skip(1) {
+        command.env(secret.split('}').next().unwrap(), "a secret");
+    }
+    let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{what}'s example does not plan:\n{said}");
 }
 
-fn picket(folder: &Path, arguments: &[&str]) -> Output {
+fn picket(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_picket"));
     command.current_dir(folder).args(arguments).env("AWS_REGION", "eu-west-1");
-    command.output().unwrap()
+    command
 }
 
 fn files_of(folder: &str) -> Vec<String> {

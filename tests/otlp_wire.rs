@@ -146,13 +146,10 @@ async fn what_ran_well_untraced_and_what_did_not_run_is_no_trace() {
 #[tokio::test]
 async fn each_answer_over_http_has_its_consequence() {
     let receiver = Receiver::start().await;
-    let settings = format!(
-        "endpoint = 'http://{}'\nsignals = ['traces']\ntimeout = '200ms'",
-        receiver.address
-    );
-    let later = |refusal: Refusal| match refusal {
+    let settings = format!("endpoint = 'http://{}'\nsignals = ['traces']", receiver.address);
+    let later = |refusal: Refusal| match refusal.clone() {
         Refusal::Later { reason, after } => (reason, after),
-        other => panic!("{other:?}"),
+        Refusal::Never { .. } | Refusal::TooLarge { .. } => panic!("{refusal:?}"),
     };
 
     receiver.next(Answer::Partial(3, "three were too old"));
@@ -177,8 +174,10 @@ async fn each_answer_over_http_has_its_consequence() {
     let refusal = send(&settings, &[outcome(journey())]).await.unwrap_err();
     assert!(matches!(refusal, Refusal::TooLarge { .. }), "{refusal:?}");
 
-    receiver.next(Answer::Silence);
-    later(send(&settings, &[outcome(journey())]).await.unwrap_err());
+    receiver.always(Answer::Silence);
+    let hasty = format!("{settings}\ntimeout = '100ms'");
+    later(send(&hasty, &[outcome(journey())]).await.unwrap_err());
+    receiver.wait_for(6).await;
 
     drop(receiver);
     later(send(&settings, &[outcome(journey())]).await.unwrap_err());
@@ -219,6 +218,11 @@ async fn grpc_carries_the_same_bytes_and_says_the_same_of_them() {
     receiver.next(Answer::Code(8, "grpc: received message larger than max (9 vs 4)", None));
     let refusal = exporter.send(&batch).await.unwrap_err();
     assert!(matches!(refusal, Refusal::TooLarge { .. }), "{refusal:?}");
+
+    receiver.always(Answer::Silence);
+    let hasty = format!("{settings}\ntimeout = '100ms'");
+    let refusal = send(&hasty, &[outcome(journey())]).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Later { .. }), "{refusal:?}");
 
     drop(receiver);
     let refusal = exporter.send(&batch).await.unwrap_err();

@@ -1,6 +1,7 @@
 //! What picket costs and how true it is, beside a bare hyper and rustls loop and a peer, in one table.
 //!
-//! `cargo bench` prints it. What is measured runs on one core, its targets and drivers on another.
+//! `cargo bench` prints it; `cargo bench -- lateness` only one part of size, cost, lateness and duration. What is
+//! measured runs on one core, its targets and drivers on another.
 
 use std::error::Error;
 use std::path::Path;
@@ -26,13 +27,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     match arguments.split_first() {
         Some((mode, [ca])) if mode == "serve" => target::serve(ca),
         Some((mode, rest)) if mode == "bare" => bare::run(rest),
-        Some((mode, _)) if mode == "--bench" => measure(),
+        _ if arguments.iter().any(|argument| argument == "--bench") => measure(&arguments),
         // As a test it only has to build.
         _ => Ok(()),
     }
 }
 
-fn measure() -> Result<(), Box<dyn Error>> {
+fn measure(arguments: &[String]) -> Result<(), Box<dyn Error>> {
+    let named: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |part| named.is_empty() || named.iter().any(|name| *name == part);
     stay_on(Core::Rest)?;
     let folder = tempfile::tempdir()?;
     let ca = folder.path().join("ca.pem");
@@ -43,10 +46,19 @@ fn measure() -> Result<(), Box<dyn Error>> {
         if blackbox.is_none() {
             println!("prometheus-blackbox-exporter is not installed: its columns stay empty.\n");
         }
-        size_and_start(&target)?;
-        costs(&target, blackbox.as_ref(), &ca).await?;
-        lateness(&target).await?;
-        durations(&target, blackbox.as_ref()).await
+        if wanted("size") {
+            size_and_start(&target)?;
+        }
+        if wanted("cost") {
+            costs(&target, blackbox.as_ref(), &ca).await?;
+        }
+        if wanted("lateness") {
+            lateness(&target).await?;
+        }
+        if wanted("duration") {
+            durations(&target, blackbox.as_ref()).await?;
+        }
+        Ok(())
     })
 }
 

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -35,8 +38,9 @@ pub(super) struct Certificate {
     subject: String,
     issuer: String,
     names: Vec<String>,
-    not_before: Timestamp,
-    not_after: Timestamp,
+    /// Seconds since 1970: some certificates outlive what a `Timestamp` can hold.
+    not_before: u64,
+    not_after: u64,
     fingerprint: String,
 }
 
@@ -50,8 +54,8 @@ impl Certificate {
             subject: clean(&certificate.subject().to_string()),
             issuer: clean(&certificate.issuer().to_string()),
             names: names_of(&certificate),
-            not_before: moment(validity.not_before),
-            not_after: moment(validity.not_after),
+            not_before: seconds(validity.not_before),
+            not_after: seconds(validity.not_after),
             fingerprint: hex(&Sha256::digest(der)),
         })
     }
@@ -63,9 +67,8 @@ impl Certificate {
 
     /// Notes what it says as facts and as evidence.
     pub(super) fn note(&self, reading: &mut Reading) {
-        let not_after = i64::try_from(self.not_after.secs()).unwrap_or(i64::MAX);
         reading.fact("cert.expires_in", self.expires_in(clock::now()));
-        reading.fact("cert.not_after", not_after);
+        reading.fact("cert.not_after", i64::try_from(self.not_after).unwrap_or(i64::MAX));
         reading.fact("cert.issuer", self.issuer.as_str());
         reading.fact("cert.subject", self.subject.as_str());
         reading.fact("cert.names", self.names.clone());
@@ -73,19 +76,18 @@ impl Certificate {
             ("subject".to_owned(), Fact::Text(self.subject.clone())),
             ("issuer".to_owned(), Fact::Text(self.issuer.clone())),
             ("names".to_owned(), Fact::from(self.names.clone())),
-            ("not_before".to_owned(), Fact::Text(self.not_before.to_string())),
-            ("not_after".to_owned(), Fact::Text(self.not_after.to_string())),
+            ("not_before".to_owned(), Fact::Text(moment(self.not_before))),
+            ("not_after".to_owned(), Fact::Text(moment(self.not_after))),
             ("sha256".to_owned(), Fact::Text(self.fingerprint.clone())),
         ]));
     }
 
     /// The seconds that are left, negative when it has expired.
     fn expires_in(&self, now: Timestamp) -> f64 {
-        if self.not_after >= now {
-            self.not_after.since(now).as_secs_f64()
-        } else {
-            -now.since(self.not_after).as_secs_f64()
-        }
+        let now = now.secs();
+        let left = Duration::from_secs(self.not_after.saturating_sub(now));
+        let gone = Duration::from_secs(now.saturating_sub(self.not_after));
+        left.as_secs_f64() - gone.as_secs_f64()
     }
 
     /// Who it is for, as a message says it: `the certificate of CN=example.com (issued by CN=Some CA)`.
@@ -101,7 +103,7 @@ impl Certificate {
 
     /// The last second in which it is valid, since 1970.
     pub(super) fn not_after(&self) -> u64 {
-        self.not_after.secs()
+        self.not_after
     }
 
     /// The day on which it becomes valid.
@@ -156,17 +158,76 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
     address.ok().map(|address| address.to_string())
 }
 
-fn moment(time: ASN1Time) -> Timestamp {
-    Timestamp::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+fn seconds(time: ASN1Time) -> u64 {
+    u64::try_from(time.timestamp()).unwrap_or(0)
 }
 
-/// The day of a moment, as a message says it.
-pub(super) fn day(moment: Timestamp) -> String {
-    let text = moment.to_string();
-    text.get(..10).unwrap_or(&text).to_owned()
+fn moment(seconds: u64) -> String {
+    let moment = i64::try_from(seconds).ok().map(OffsetDateTime::from_unix_timestamp);
+    let text = moment.and_then(|moment| moment.ok()?.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| "beyond the year 9999".to_owned())
+}
+
+/// The day of a moment in seconds since 1970, as a message says it.
+pub(super) fn day(seconds: u64) -> String {
+    let text = moment(seconds);
+    text.split('T').next().unwrap_or(&text).to_owned()
 }
 
 /// A certificate's text is the target's: it may not break a line.
 fn clean(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dial::testing::Authority;
+
+    fn certificate(names: &[&str]) -> Certificate {
+        let identity = Authority::new("of names\nand lines").issue(names);
+        Certificate::read(&identity.chain[0]).unwrap()
+    }
+
+    #[test]
+    fn a_long_list_of_names_is_cut_short_in_messages_alone() {
+        let names: Vec<_> = (0..9).map(|index| format!("{index}.test")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let certificate = certificate(&names);
+        assert_eq!(certificate.names, names);
+        let shown = "0.test, 1.test, 2.test, 3.test, 4.test and 4 more";
+        assert_eq!(certificate.names_shown(), shown);
+    }
+
+    #[test]
+    fn what_a_certificate_says_stays_on_one_line() {
+        let certificate = certificate(&[]);
+        assert_eq!(certificate.issuer, "CN=of names?and lines");
+        assert!(certificate.names_shown().contains("no name"));
+    }
+
+    #[test]
+    fn the_time_that_is_left_goes_below_zero() {
+        let certificate = certificate(&["a.test"]);
+        let ends = Certificate { not_after: 10_000, ..certificate };
+        assert!((ends.expires_in(Timestamp::from_secs(6_400)) - 3600.0).abs() < 1e-6);
+        assert!((ends.expires_in(Timestamp::from_secs(13_600)) + 3600.0).abs() < 1e-6);
+        assert_eq!(day(253_402_300_799), "9999-12-31");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_certificate_is_too_strange_to_be_read(at in 0_usize..400, byte: u8) {
+            static DER: std::sync::LazyLock<Vec<u8>> =
+                std::sync::LazyLock::new(|| Authority::new("x").issue(&["a.test"]).chain[0].to_vec());
+            let mut bent = DER.clone();
+            if let Some(place) = bent.get_mut(at) {
+                *place = byte;
+            }
+            assert_eq!(weakness(&bent), None);
+            if let Some(certificate) = Certificate::read(&bent) {
+                assert!(!certificate.described().contains('\n'));
+            }
+        }
+    }
 }

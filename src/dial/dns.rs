@@ -1,4 +1,10 @@
 //! From a host to its addresses: asked anew each time, never cached.
+//!
+//! - Addresses, `localhost` and the names of /etc/hosts need no question, and then there is no phase.
+//! - The servers are asked in turn, each question once. A server's NXDOMAIN, or its having no record, is final; after
+//!   silence (2 s, of the last server 5 s) or an error the next one is asked, as the system's own resolver does.
+//! - A and AAAA are asked for at the same time, and one of them with addresses is enough.
+//! - A short name is asked for under the system's search list; with servers of the probe's own as it stands.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
@@ -444,6 +450,27 @@ mod tests {
         let failure = ask_these(&servers, Family::V4).await.unwrap_err();
         assert_eq!(failure.error_type, ErrorType::DnsTimeout);
         assert!(failure.message.contains(&server.address.to_string()), "{}", failure.message);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_is_too_strange_to_be_read(bytes: Vec<u8>, at in 0_usize..80, byte: u8) {
+            let name = fully_qualified(HOST).unwrap();
+            let mut question = Message::query();
+            question.add_query(hickory_proto::op::Query::query(name.clone(), RecordType::A));
+            let records = [(HOST, cname("b.test")), ("b.test", a("10.0.0.1"))];
+            let mut bent = dns_answer(&question, ResponseCode::NoError, &records).to_vec().unwrap();
+            if let Some(place) = bent.get_mut(at) {
+                *place = byte;
+            }
+            for strange in [bytes, bent] {
+                if let Ok(answer) = Message::from_vec(&strange) {
+                    let server = "127.0.0.1:53".parse().unwrap();
+                    let found = addresses_in(&answer, server, &name, RecordType::A);
+                    assert!(found.unwrap_or_default().len() <= MAX_ADDRESSES);
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -82,15 +82,6 @@ pub(crate) async fn serve_bytes(answer: &'static [u8]) -> Served {
     .await
 }
 
-/// Takes connections and says nothing.
-pub(crate) async fn serve_silence() -> Served {
-    serve(|stream| async move {
-        let _held = stream;
-        std::future::pending::<()>().await;
-    })
-    .await
-}
-
 /// Shakes hands and then echoes what comes.
 pub(crate) async fn serve_tls(config: ServerConfig) -> Served {
     let acceptor = TlsAcceptor::from(Arc::new(config));

@@ -20,7 +20,6 @@ use tokio_rustls::client::TlsStream;
 use super::certificate::{Certificate, day, weakness};
 use super::fault::{failure_of_io, tls_error, tls_type};
 use super::verify::{self, Trust, Witness};
-use crate::clock::Timestamp;
 use crate::failure::{ErrorType, Failure};
 use crate::phase::Phase;
 use crate::reading::Reading;
@@ -337,11 +336,11 @@ impl Shown<'_> {
             CertificateError::ExpiredContext { not_after, .. }
                 if not_after.as_secs() != leaf.not_after() =>
             {
-                let last = day(Timestamp::from_secs(not_after.as_secs()));
+                let last = day(not_after.as_secs());
                 format!("{described} leans on one of its chain that expired on {last}")
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                let last = day(Timestamp::from_secs(leaf.not_after()));
+                let last = day(leaf.not_after());
                 format!("{described} expired on {last}")
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
@@ -382,11 +381,11 @@ mod tests {
     use rustls::ServerConfig;
     use rustls::server::WebPkiClientVerifier;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::timeout;
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::dial::testing::{
-        Authority, Identity, Served, reading, serve, serve_bytes, serve_silence, serve_tls,
+        Authority, Identity, Served, reading, serve, serve_bytes, serve_tls,
     };
     use crate::dial::{Connection, Dial, dial};
     use crate::outcome::Fact;
@@ -586,11 +585,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_handshake_that_stalls_leaves_the_phase_open_for_the_callers_limit() {
-        let server = serve_silence().await;
+        let greeted = Arc::new(Notify::new());
+        let heard = Arc::clone(&greeted);
+        let server = serve(move |mut stream| {
+            let heard = Arc::clone(&heard);
+            async move {
+                stream.read_u8().await.unwrap();
+                heard.notify_one();
+                std::future::pending::<()>().await;
+            }
+        })
+        .await;
         let mut reading = reading();
-        let dial_it = to(&server, HOST, &TlsSettings::default());
-        let dialling = dial(&dial_it, &mut reading);
-        assert!(timeout(std::time::Duration::from_millis(300), dialling).await.is_err());
+        let dialled = to(&server, HOST, &TlsSettings::default());
+        tokio::select! {
+            _ = dial(&dialled, &mut reading) => panic!("nobody answered"),
+            () = greeted.notified() => {}
+        }
         assert_eq!(reading.timeline.open(), Some(Phase::Tls));
     }
 

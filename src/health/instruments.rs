@@ -1,11 +1,8 @@
 //! The instruments themselves: every name, unit and sentence that `/metrics` and OTLP show.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Histogram, Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
@@ -16,8 +13,9 @@ use opentelemetry_sdk::metrics::{
     Instrument, InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Stream, Temporality,
 };
 
+use super::sources::Sources;
 use super::totals::{Last, Seen, Snapshot};
-use super::{JournalReading, OutboxReading, process};
+use super::{OutboxReading, process};
 use crate::outcome::{Outcome, StepOutcome, Verdict};
 use crate::phase::Phase;
 
@@ -26,18 +24,20 @@ pub(super) const RUNS: &str = "probe.runs";
 /// The counter of runs that were due and have ended.
 pub(super) const RUNS_PLANNED: &str = "picket.runs.planned";
 
-/// Series of one instrument of probes: 10,000 probes with twenty of them each.
-const SERIES: usize = 200_000;
+/// The name of the instrument with the most series.
+const PHASES: &str = "probe.phase.duration";
 
-/// As HTTP's semantic conventions have them, and what a probe's timeout may add.
+/// HTTP's semantic conventions, finer below and wider above: a probe's timeout may be a minute.
 const DURATIONS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     30.0, 60.0,
 ];
+/// There are many phases, and each of them is coarser for it.
+const PHASE_DURATIONS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// A delay that matters to a schedule is far below one that matters to a user.
-const DELAYS: &[f64] = &[
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
-];
+const DELAYS: &[f64] =
+    &[0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 /// All instruments, and the one reader of them.
 pub(super) struct Instruments {
@@ -45,24 +45,12 @@ pub(super) struct Instruments {
     _provider: SdkMeterProvider,
     reader: Reader,
     reading: Mutex<()>,
-    board: Arc<Board>,
+    sources: Arc<Sources>,
     duration: Histogram<f64>,
     phase: Histogram<f64>,
     delay: Histogram<f64>,
     deliver: Histogram<f64>,
 }
-
-/// What the instruments that are asked read from.
-pub(super) struct Board {
-    snapshot: ArcSwap<Snapshot>,
-    reload_good: AtomicBool,
-    clock_offset: Mutex<Option<f64>>,
-    outboxes: Mutex<Option<AskOutboxes>>,
-    journal: Mutex<Option<AskJournal>>,
-}
-
-type AskOutboxes = Box<dyn Fn() -> Vec<OutboxReading> + Send + Sync>;
-type AskJournal = Box<dyn Fn() -> JournalReading + Send + Sync>;
 
 impl Instruments {
     pub(super) fn new(resource: Resource) -> Self {
@@ -76,18 +64,18 @@ impl Instruments {
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
         let meter = provider.meter_with_scope(scope);
-        let board = Arc::new(Board::default());
-        of_probes(&meter, &board);
-        of_picket(&meter, &board);
-        of_outboxes(&meter, &board);
-        of_journal(&meter, &board);
+        let sources = Arc::new(Sources::default());
+        of_probes(&meter, &sources);
+        of_picket(&meter, &sources);
+        of_outboxes(&meter, &sources);
+        of_journal(&meter, &sources);
         of_process(&meter);
         let duration = seconds(&meter, "probe.duration", "How long a run took.", DURATIONS);
         let phase = seconds(
             &meter,
-            "probe.phase.duration",
+            PHASES,
             "How long a phase of a run took, all its requests together.",
-            DURATIONS,
+            PHASE_DURATIONS,
         );
         let delay = seconds(&meter, "probe.schedule.delay", "How late a run started.", DELAYS);
         let deliver = seconds(
@@ -97,11 +85,11 @@ impl Instruments {
             DURATIONS,
         );
         let reading = Mutex::new(());
-        Self { _provider: provider, reader, reading, board, duration, phase, delay, deliver }
+        Self { _provider: provider, reader, reading, sources, duration, phase, delay, deliver }
     }
 
-    pub(super) fn board(&self) -> &Board {
-        &self.board
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Everything at one moment, which `snapshot` tells.
@@ -111,10 +99,10 @@ impl Instruments {
     ) -> Result<ResourceMetrics, String> {
         // One at a time: a page and a payload that are read together each have a moment of their own.
         let _alone = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        self.board.snapshot.store(Arc::new(snapshot()));
+        self.sources.snapshot.store(Arc::new(snapshot()));
         let mut metrics = ResourceMetrics::default();
         let read = self.reader.collect(&mut metrics);
-        self.board.snapshot.store(Arc::default());
+        self.sources.snapshot.store(Arc::default());
         read.map_err(|error| error.to_string())?;
         Ok(metrics)
     }
@@ -165,14 +153,14 @@ fn without_phase(attributes: &[KeyValue]) -> Vec<KeyValue> {
     attributes.iter().filter(|attribute| attribute.key.as_str() != "phase").cloned().collect()
 }
 
-fn of_probes(meter: &Meter, board: &Arc<Board>) {
-    let at = Arc::clone(board);
+fn of_probes(meter: &Meter, sources: &Arc<Sources>) {
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("probe.success")
         .with_description("Whether the last run found the target good (1) or bad (0); absent when it was not judged.")
         .with_callback(move |gauge| each(&at, gauge, |last| last.good.map(u64::from)))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_counter(RUNS)
         .with_description("Runs by how they ended.")
@@ -181,26 +169,26 @@ fn of_probes(meter: &Meter, board: &Arc<Board>) {
             snapshot.probes.iter().for_each(|seen| observe_endings(seen, counter));
         })
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .f64_observable_gauge("probe.timeout")
         .with_description("How long a run may take.")
         .with_unit("s")
         .with_callback(move |gauge| each(&at, gauge, |last| Some(last.timeout)))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("probe.attempts")
         .with_description("How often the deciding step of the last run was tried.")
         .with_callback(move |gauge| each(&at, gauge, |last| last.attempts.map(u64::from)))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .f64_observable_gauge("probe.ssl.earliest_cert_expiry")
         .with_description("When the first of the certificates seen expires, in unix seconds.")
         .with_callback(move |gauge| each(&at, gauge, |last| last.cert_expiry))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("probe.residue")
         .with_description("How many cleaning steps of the last run did not pass.")
@@ -209,8 +197,8 @@ fn of_probes(meter: &Meter, board: &Arc<Board>) {
 }
 
 /// One value of each probe that has one.
-fn each<T>(board: &Board, gauge: &dyn AsyncInstrument<T>, value: impl Fn(&Last) -> Option<T>) {
-    for seen in &board.snapshot.load().probes {
+fn each<T>(sources: &Sources, gauge: &dyn AsyncInstrument<T>, value: impl Fn(&Last) -> Option<T>) {
+    for seen in &sources.snapshot.load().probes {
         if let Some(value) = seen.last.as_ref().and_then(&value) {
             gauge.observe(value, &seen.attributes);
         }
@@ -229,49 +217,49 @@ fn observe_endings(seen: &Seen, counter: &dyn AsyncInstrument<u64>) {
     }
 }
 
-fn of_picket(meter: &Meter, board: &Arc<Board>) {
+fn of_picket(meter: &Meter, sources: &Arc<Sources>) {
     meter
         .u64_observable_gauge("picket.up")
         .with_description("Whether picket is up: 1.")
         .with_callback(|gauge| gauge.observe(1, &[]))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("picket.config.reload.success")
         .with_description(
             "Whether the last reading of the configuration was a good one (1) or not (0).",
         )
         .with_callback(move |gauge| {
-            gauge.observe(u64::from(at.reload_good.load(Ordering::Relaxed)), &[]);
+            gauge.observe(u64::from(at.reload_good()), &[]);
         })
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_counter(RUNS_PLANNED)
         .with_description("Runs that were planned and have ended: the sum of all verdicts.")
         .with_callback(move |counter| counter.observe(at.snapshot.load().planned, &[]))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("picket.runs.inflight")
         .with_description("Runs that are due and have not ended.")
         .with_callback(move |gauge| gauge.observe(at.snapshot.load().in_flight, &[]))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .f64_observable_gauge("picket.clock.offset")
         .with_description("How far this host's clock is ahead; absent while that is not known.")
         .with_unit("s")
         .with_callback(move |gauge| {
-            if let Some(offset) = *at.clock_offset.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(offset) = at.clock_offset() {
                 gauge.observe(offset, &[]);
             }
         })
         .build();
 }
 
-fn of_outboxes(meter: &Meter, board: &Arc<Board>) {
-    let at = Arc::clone(board);
+fn of_outboxes(meter: &Meter, sources: &Arc<Sources>) {
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("picket.outbox.depth")
         .with_description("Records that an exporter has still to take.")
@@ -281,7 +269,7 @@ fn of_outboxes(meter: &Meter, board: &Arc<Board>) {
             }
         })
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .f64_observable_gauge("picket.outbox.oldest.age")
         .with_description(
@@ -295,36 +283,47 @@ fn of_outboxes(meter: &Meter, board: &Arc<Board>) {
             }
         })
         .build();
-    let at = Arc::clone(board);
-    meter
-        .u64_observable_counter("picket.outbox.rejected")
-        .with_description("Records that an exporter's other side refused for good.")
-        .with_callback(move |counter| {
+    let count = |name: &'static str, about: &'static str, value: fn(&OutboxReading) -> u64| {
+        let at = Arc::clone(sources);
+        let observe = move |counter: &dyn AsyncInstrument<u64>| {
             for reading in at.outboxes() {
-                counter.observe(reading.rejected, &exporter(reading.exporter));
+                let value = value(&reading);
+                counter.observe(value, &exporter(reading.exporter));
             }
-        })
-        .build();
+        };
+        meter.u64_observable_counter(name).with_description(about).with_callback(observe).build();
+    };
+    count("picket.outbox.sent", "Records that an exporter took.", |reading| reading.sent);
+    count(
+        "picket.outbox.rejected",
+        "Items that an exporter's other side left out or refused for good.",
+        |reading| reading.rejected,
+    );
+    count(
+        "picket.outbox.lost",
+        "Records that the journal had no room for until the exporter would take them.",
+        |reading| reading.lost,
+    );
 }
 
 fn exporter(name: String) -> [KeyValue; 1] {
     [KeyValue::new("exporter", name)]
 }
 
-fn of_journal(meter: &Meter, board: &Arc<Board>) {
-    let at = Arc::clone(board);
+fn of_journal(meter: &Meter, sources: &Arc<Sources>) {
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("picket.journal.backlog")
         .with_description("Outcomes that wait for the disk.")
         .with_callback(move |gauge| at.of_journal(gauge, |reading| reading.backlog))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("picket.journal.failing")
         .with_description("Whether the disk does not take outcomes (1).")
         .with_callback(move |gauge| at.of_journal(gauge, |reading| u64::from(reading.failing)))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_counter("picket.journal.dropped")
         .with_description(
@@ -332,7 +331,7 @@ fn of_journal(meter: &Meter, board: &Arc<Board>) {
         )
         .with_callback(move |counter| at.of_journal(counter, |reading| reading.dropped))
         .build();
-    let at = Arc::clone(board);
+    let at = Arc::clone(sources);
     meter
         .u64_observable_gauge("picket.journal.size")
         .with_description("The journal's size on disk.")
@@ -374,65 +373,16 @@ fn seconds(
         .build()
 }
 
-/// Room for the series of every probe: beyond 2,000 the SDK would throw them into one.
+/// Room for the series of 10,000 probes: beyond 2,000 the SDK would throw them into one. It makes the room at once, so
+/// there is no more of it than they need.
 fn roomy(instrument: &Instrument) -> Option<Stream> {
-    if !instrument.name().starts_with("probe.") {
-        return None;
-    }
-    Stream::builder().with_cardinality_limit(SERIES).build().ok()
-}
-
-impl Board {
-    pub(super) fn reloaded(&self, good: bool) {
-        self.reload_good.store(good, Ordering::Relaxed);
-    }
-
-    pub(super) fn clock_offset(&self, seconds: f64) {
-        *self.clock_offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(seconds);
-    }
-
-    pub(super) fn ask_outboxes(&self, ask: AskOutboxes) {
-        *self.outboxes.lock().unwrap_or_else(PoisonError::into_inner) = Some(ask);
-    }
-
-    pub(super) fn ask_journal(&self, ask: AskJournal) {
-        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(ask);
-    }
-
-    fn outboxes(&self) -> Vec<OutboxReading> {
-        let ask = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        ask.as_ref().map(|ask| ask()).unwrap_or_default()
-    }
-
-    fn of_journal(
-        &self,
-        instrument: &dyn AsyncInstrument<u64>,
-        value: impl Fn(&JournalReading) -> u64,
-    ) {
-        let ask = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ask) = ask.as_ref() {
-            instrument.observe(value(&ask()), &[]);
-        }
-    }
-}
-
-impl Default for Board {
-    fn default() -> Self {
-        Self {
-            snapshot: ArcSwap::default(),
-            // Whoever runs has read a good configuration.
-            reload_good: AtomicBool::new(true),
-            clock_offset: Mutex::default(),
-            outboxes: Mutex::default(),
-            journal: Mutex::default(),
-        }
-    }
-}
-
-impl fmt::Debug for Board {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Board").finish_non_exhaustive()
-    }
+    let series = match instrument.name() {
+        PHASES => 100_000,
+        RUNS => 50_000,
+        name if name.starts_with("probe.") => 12_000,
+        _ => return None,
+    };
+    Stream::builder().with_cardinality_limit(series).build().ok()
 }
 
 /// The reader, shared with the provider that owns one.

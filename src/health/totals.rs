@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::clock::Timestamp;
 use crate::failure::{Blame, ErrorType};
-use crate::outcome::{Fact, Outcome, Verdict};
+use crate::outcome::{Fact, Outcome, StepOutcome, Verdict};
 use crate::place::Place;
 use crate::plan::{Plan, Planned};
 
@@ -200,7 +200,10 @@ impl Last {
         last.cert_expiry = earliest_expiry(outcome).or(last.cert_expiry);
         let mut finally = outcome.steps.iter().filter(|step| step.finally).peekable();
         if finally.peek().is_some() {
-            let left = finally.filter(|step| step.verdict.good() != Some(true)).count();
+            // A step that was skipped had nothing to clean: its `when` or its capture says so.
+            let failed =
+                |step: &&StepOutcome| matches!(step.verdict, Verdict::Fail | Verdict::Error);
+            let left = finally.filter(failed).count();
             last.residue = u64::try_from(left).ok();
         }
         last

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,6 +36,16 @@ impl Service {
         if let Ok(None) = self.0.try_wait() {
             kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
         }
+        self.0.wait().unwrap().code()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         self.0.wait().unwrap().code()
     }
 
@@ -101,10 +112,17 @@ pub(crate) fn program(name: &str) -> PathBuf {
     files.find(|file| file.is_file()).unwrap_or_else(|| panic!("no {name}: run tests/install"))
 }
 
-/// An address of this machine that nothing listens on.
+/// An address of this machine that nothing listens on: never the same twice, and none that the system gives to
+/// whoever connects.
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let turn = std::process::id().wrapping_mul(37) + TURN.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + turn % 20_000).unwrap();
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 /// The status and the body of a page.

@@ -217,7 +217,7 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Response<Body> {
     if matches!(answer, Answer::Silence) {
         std::future::pending::<()>().await;
     }
-    if grpc { grpc_response(answer) } else { http_response(answer) }
+    if grpc { grpc_response(&answer) } else { http_response(&answer) }
 }
 
 fn gunzip(body: &[u8]) -> Bytes {
@@ -233,15 +233,17 @@ fn encoded(answer: &Answer) -> Vec<u8> {
             rejected_spans: *rejected,
             error_message: (*message).to_owned(),
         }),
-        _ => None,
+        Answer::Ok | Answer::Status(..) | Answer::Code(..) | Answer::Silence => None,
     };
     ExportTraceServiceResponse { partial_success }.encode_to_vec()
 }
 
-fn http_response(answer: Answer) -> Response<Body> {
+fn http_response(answer: &Answer) -> Response<Body> {
     let (status, after, body) = match answer {
-        Answer::Status(status, after, text) => (status, after, text.as_bytes().to_vec()),
-        other => (200, None, encoded(&other)),
+        Answer::Status(status, after, text) => (*status, *after, text.as_bytes().to_vec()),
+        Answer::Ok | Answer::Partial(..) | Answer::Code(..) | Answer::Silence => {
+            (200, None, encoded(answer))
+        }
     };
     let mut response = Response::builder().status(status);
     response = response.header(CONTENT_TYPE, "application/x-protobuf");
@@ -251,17 +253,17 @@ fn http_response(answer: Answer) -> Response<Body> {
     response.body(frames(vec![Frame::data(Bytes::from(body))])).unwrap()
 }
 
-fn grpc_response(answer: Answer) -> Response<Body> {
+fn grpc_response(answer: &Answer) -> Response<Body> {
     let response = Response::builder().header(CONTENT_TYPE, "application/grpc");
     if let Answer::Code(code, message, after) = answer {
-        let mut response = response.header("grpc-status", code).header("grpc-message", message);
+        let mut response = response.header("grpc-status", *code).header("grpc-message", *message);
         if let Some(seconds) = after {
-            let details = STANDARD_NO_PAD.encode(retry_info(seconds));
+            let details = STANDARD_NO_PAD.encode(retry_info(*seconds));
             response = response.header("grpc-status-details-bin", details);
         }
         return response.body(frames(Vec::new())).unwrap();
     }
-    let message = encoded(&answer);
+    let message = encoded(answer);
     let mut body = BytesMut::new();
     body.put_u8(0);
     body.put_u32(u32::try_from(message.len()).unwrap());

@@ -96,6 +96,11 @@ fn url(said: &Said<'_>, endpoint: Option<&Template>, protocol: Protocol) -> Resu
     let url = Url::parse(&text).map_err(|error| {
         format!("{text:?} is no URL ({error}): write a whole one, such as http://127.0.0.1:4318")
     })?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(
+            "no name and password can stand in an endpoint: put them into `headers`, as authorization = \"Basic …\"".to_owned(),
+        );
+    }
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(format!(
             "{text:?} is neither http nor https: write a whole URL, such as http://127.0.0.1:4318"
@@ -261,6 +266,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "10000"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "such as http://"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "entry 1"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hunter2@host", "`headers`"),
         ] {
             let why = way(&settings(""), Signal::Traces, &variables(&[(name, value)]));
             let why = why.unwrap_err();

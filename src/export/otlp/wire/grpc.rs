@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
+use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::{MetadataKey, MetadataValue};
@@ -29,7 +30,6 @@ impl Call {
         let mut endpoint = Endpoint::from_shared(way.url.clone())
             .and_then(|endpoint| endpoint.user_agent(concat!("picket/", env!("CARGO_PKG_VERSION"))))
             .map_err(|error| chain(&error))?
-            .timeout(way.timeout)
             .connect_timeout(way.timeout);
         if way.url.starts_with("https:") {
             let mut config = ClientTlsConfig::new().trust_anchors(tls::roots(way)?.roots);
@@ -69,9 +69,14 @@ impl Call {
             };
             request.metadata_mut().insert(key, value);
         }
-        client.ready().await.map_err(|error| later(chain(&error)))?;
-        let answer = client.unary(request, self.path.clone(), Encoded).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| refusal(&status))
+        // Over the whole: tonic's own limit begins once there is a connection.
+        let answer = timeout(way.timeout, async {
+            client.ready().await.map_err(|error| later(chain(&error)))?;
+            let answer = client.unary(request, self.path.clone(), Encoded).await;
+            answer.map_err(|status| refusal(&status))
+        });
+        let answer = answer.await.map_err(|_| later("no answer in time"))?;
+        answer.map(tonic::Response::into_inner)
     }
 }
 
