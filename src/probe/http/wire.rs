@@ -104,6 +104,18 @@ impl Wire {
         })
     }
 
+    fn failure_to_read(&self, error: &io::Error) -> Failure {
+        let bytes = self.stamps.read();
+        let phase = if bytes == 0 { Phase::Wait } else { Phase::Receive };
+        let failure = failure_of_io(error, phase, bytes);
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            return failure;
+        }
+        let message = "the connection was closed without TLS's goodbye (close_notify), so that nothing says that \
+                       the answer was whole";
+        Failure { message: message.to_owned(), ..failure }
+    }
+
     fn read(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             self.seen.ended.store(true, Relaxed);
@@ -137,9 +149,7 @@ impl AsyncRead for Wire {
         match &result {
             Ok(()) => self.read(buf.filled().get(before..).unwrap_or_default()),
             Err(error) => {
-                let bytes = self.stamps.read();
-                let phase = if bytes == 0 { Phase::Wait } else { Phase::Receive };
-                self.seen.reading_broke.get_or_init(|| failure_of_io(error, phase, bytes));
+                self.seen.reading_broke.get_or_init(|| self.failure_to_read(error));
             }
         }
         Poll::Ready(result)
