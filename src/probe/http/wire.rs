@@ -99,7 +99,9 @@ impl Wire {
 
     fn wrote<T>(&self, result: io::Result<T>, swallowed: T) -> T {
         result.unwrap_or_else(|error| {
-            self.seen.writing_broke.get_or_init(|| failure_of_io(&error, Phase::Send, 0));
+            // What breaks when everything is out breaks the waiting.
+            let phase = if self.seen.is_flushed() { Phase::Wait } else { Phase::Send };
+            self.seen.writing_broke.get_or_init(|| failure_of_io(&error, phase, 0));
             swallowed
         })
     }
@@ -193,7 +195,9 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        self.seen.flushed.store(result.is_ok(), Relaxed);
+        if result.is_ok() {
+            self.seen.flushed.store(true, Relaxed);
+        }
         self.wrote(result, ());
         Poll::Ready(Ok(()))
     }
