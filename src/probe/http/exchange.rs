@@ -322,7 +322,9 @@ impl Watch {
 
     /// How the wire broke, if it did: what broke first is what is told.
     fn broke(&self) -> Option<Failure> {
-        let writing = self.seen.writing_broke().filter(|_| self.stamps.read() == 0);
+        // HTTP/2 reads frames of the target's while it still sends.
+        let sending = self.stamps.read() == 0 || !(self.bare || self.is_out());
+        let writing = self.seen.writing_broke().filter(|_| sending);
         writing.or_else(|| self.seen.reading_broke()).cloned()
     }
 

@@ -99,9 +99,23 @@ impl Wire {
 
     fn wrote<T>(&self, result: io::Result<T>, swallowed: T) -> T {
         result.unwrap_or_else(|error| {
-            self.seen.writing_broke.get_or_init(|| failure_of_io(&error, Phase::Send, 0));
+            // What breaks when everything is out breaks the waiting.
+            let phase = if self.seen.is_flushed() { Phase::Wait } else { Phase::Send };
+            self.seen.writing_broke.get_or_init(|| failure_of_io(&error, phase, 0));
             swallowed
         })
+    }
+
+    fn failure_to_read(&self, error: &io::Error) -> Failure {
+        let bytes = self.stamps.read();
+        let phase = if bytes == 0 { Phase::Wait } else { Phase::Receive };
+        let failure = failure_of_io(error, phase, bytes);
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            return failure;
+        }
+        let message = "the connection was closed without TLS's goodbye (close_notify), so that nothing says that \
+                       the answer was whole";
+        Failure { message: message.to_owned(), ..failure }
     }
 
     fn read(&mut self, bytes: &[u8]) {
@@ -137,9 +151,7 @@ impl AsyncRead for Wire {
         match &result {
             Ok(()) => self.read(buf.filled().get(before..).unwrap_or_default()),
             Err(error) => {
-                let bytes = self.stamps.read();
-                let phase = if bytes == 0 { Phase::Wait } else { Phase::Receive };
-                self.seen.reading_broke.get_or_init(|| failure_of_io(error, phase, bytes));
+                self.seen.reading_broke.get_or_init(|| self.failure_to_read(error));
             }
         }
         Poll::Ready(result)
@@ -183,7 +195,9 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        self.seen.flushed.store(result.is_ok(), Relaxed);
+        if result.is_ok() {
+            self.seen.flushed.store(true, Relaxed);
+        }
         self.wrote(result, ());
         Poll::Ready(Ok(()))
     }

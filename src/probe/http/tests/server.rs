@@ -23,6 +23,8 @@ pub(super) enum Act {
     Endless(Vec<u8>),
     /// Does nothing until the other side goes away.
     Hold,
+    /// Does nothing, and takes nothing.
+    Stall,
     /// Resets the connection.
     Reset,
 }
@@ -95,6 +97,7 @@ async fn play(mut stream: TcpStream, script: Vec<Act>, ears: Arc<Mutex<Vec<Strin
                 while stream.read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}
                 return;
             }
+            Act::Stall => std::future::pending().await,
             Act::Reset => {
                 stream.set_zero_linger().unwrap();
                 return;
