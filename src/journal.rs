@@ -21,6 +21,7 @@ use crate::export::Kept;
 use crate::failure::{Blame, ErrorType};
 use crate::outcome::{Outcome, Verdict};
 
+mod file;
 mod history;
 mod inbox;
 mod lock;
@@ -419,7 +420,7 @@ impl Journal {
     /// A reader met damage: the writer is asked to set the file aside.
     fn suspect(&self, error: &JournalError) {
         if let JournalError::Store { source, .. } = error
-            && store::is_damage(source)
+            && file::is_damage(source)
         {
             self.shared.inbox.suspect();
         }

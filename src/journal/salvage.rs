@@ -8,7 +8,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use tracing::warn;
 
-use super::store::{Store, connect, crc, unsigned};
+use super::file::{connect, crc, unsigned};
+use super::store::Store;
 use super::{FILE, JournalError};
 use crate::clock;
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::file::{damage, is_damage};
 use super::inbox::{Ending, Job, Notes};
 use super::retention::Retention;
-use super::store::{Store, Written, damage, is_damage};
+use super::store::{Store, Written};
 use super::{Limits, Shared, held};
 use crate::clock::Timestamp;
 use crate::outcome::{Outcome, Verdict};
