@@ -4,7 +4,7 @@
 //! after a batch was taken: a crash in between sends that batch again, with the same ids; otherwise it is sent once.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::clock::{self, Timestamp};
 use crate::export::{Exporter, Kept, Receipt, Record, Refusal};
-use crate::journal::{Journal, Stretch};
+use crate::journal::{Journal, Stretch, held};
 
 mod handle;
 
@@ -204,6 +204,8 @@ impl Outbox {
     /// What follows a place: from memory if it is all there, else from the disk.
     async fn read(&mut self, after: u64, most: usize) -> Result<Stretch, Stopped> {
         loop {
+            // Noted first: what is committed while the disk is being read comes with the next stretch.
+            let tip = *self.tip.borrow();
             if let Some(stretch) = self.journal.at_hand(after, most, self.limits.most_bytes) {
                 return Ok(stretch);
             }
@@ -213,7 +215,7 @@ impl Outbox {
                 Ok(Ok(mut stretch)) => {
                     // Nothing more on disk: what was between is gone.
                     if stretch.through == after {
-                        stretch.through = (*self.tip.borrow()).max(after);
+                        stretch.through = tip.max(after);
                     }
                     return Ok(stretch);
                 }
@@ -406,11 +408,6 @@ fn since(kept: &Kept) -> Timestamp {
         Record::Outcome(outcome) => outcome.due,
         Record::Metrics(_) => clock::now(),
     }
-}
-
-/// A lock that a panicking holder left behind is as good as any: every critical section leaves its value whole.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

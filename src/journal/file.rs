@@ -13,7 +13,7 @@ use crate::clock;
 pub(super) const VERSION: i64 = 1;
 
 /// A file up to this size is checked from end to end when it is opened: some tens of milliseconds.
-const CHECKED: u64 = 16 << 20;
+const CHECKED: u64 = 8 << 20;
 
 /// The tables. `record` has one key for "a run is kept once" and "what was due since": `(due, run)`, which grows at
 /// its end only. The runs of one probe are a chain through `before`, so they need no key of their own at all.
@@ -89,11 +89,14 @@ pub(super) fn damage(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(what.lines().last().unwrap_or(what).to_owned()))
 }
 
-/// Whether an error says that the file itself is broken.
+/// Whether an error says in so many words that the file is broken.
+pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    let corrupt = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
+    error.sqlite_error_code().is_some_and(|code| corrupt.contains(&code))
+}
+
+/// Whether an error that the writer meets shows that the file is broken.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    // What is written breaks no rule of whole tables.
-    let broken =
-        [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase, ErrorCode::ConstraintViolation];
     let code = error.sqlite_error_code();
     // Our statements and types are fixed: if they do not fit the tables, the tables are not ours any more.
     let strange = matches!(
@@ -105,7 +108,8 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::Utf8Error(..)
     );
-    strange || code.is_some_and(|code| broken.contains(&code) || code == ErrorCode::Unknown)
+    // And what is written breaks no rule of whole tables.
+    strange || is_corrupt(error) || code == Some(ErrorCode::ConstraintViolation)
 }
 
 /// The one number that a statement answers with.

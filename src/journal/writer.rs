@@ -218,9 +218,8 @@ impl Writer {
             Err(error) => error!(%error, "the damaged journal cannot be set aside"),
         }
         self.shared.inbox.trust();
-        if let Some(notes) = &mut self.notes {
-            notes.suspect = false;
-        }
+        // The notes of the damaged file can be older than those at hand.
+        self.notes = Some(self.shared.inbox.notes());
     }
 
     fn prune(&mut self) {

@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::{Progress, held};
+use super::Progress;
 use crate::clock::{self, Timestamp};
-use crate::journal::{Journal, Standing};
+use crate::journal::{Journal, Standing, held};
 
 /// How an outbox is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
