@@ -89,27 +89,28 @@ pub(super) fn damage(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(what.lines().last().unwrap_or(what).to_owned()))
 }
 
-/// Whether an error says in so many words that the file is broken.
+/// Whether an error that a reader meets shows that the file is broken: `SQLite` says so, or rows are not as they were
+/// written.
 pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     let corrupt = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
-    error.sqlite_error_code().is_some_and(|code| corrupt.contains(&code))
-}
-
-/// Whether an error that the writer meets shows that the file is broken.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    // Our statements and types are fixed: if they do not fit the tables, the tables are not ours any more.
     let strange = matches!(
         error,
-        rusqlite::Error::SqlInputError { .. }
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::InvalidColumnIndex(..)
+        rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::Utf8Error(..)
     );
-    // And what is written breaks no rule of whole tables.
-    strange || is_corrupt(error) || code == Some(ErrorCode::ConstraintViolation)
+    strange || error.sqlite_error_code().is_some_and(|code| corrupt.contains(&code))
+}
+
+/// Whether an error that the writer meets does. Its statements are fixed and what it writes breaks no rule of whole
+/// tables: if they do not fit, the tables are not ours any more.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    let unfit = matches!(
+        error,
+        rusqlite::Error::SqlInputError { .. } | rusqlite::Error::InvalidColumnIndex(..)
+    );
+    unfit || is_corrupt(error) || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 /// The one number that a statement answers with.

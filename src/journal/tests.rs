@@ -409,6 +409,33 @@ async fn file_with_runs(folder: &TempDir, killed: bool) -> u64 {
     150
 }
 
+#[tokio::test]
+async fn a_file_that_proves_damaged_while_picket_runs_is_set_aside() {
+    let folder = TempDir::new().unwrap();
+    let written = file_with_runs(&folder, false).await;
+    let journal = open(&folder);
+    let damage = Damage::Blank(0.6, 5000);
+    damage.done_to(&folder.path().join(FILE));
+    journal.set_place("otlp.traces", 20);
+    journal.settle().await;
+    let met = journal.read(0, usize::MAX, usize::MAX);
+    assert!(met.is_err(), "the damage is met: {met:?}");
+    let next = run_of("api", 5000, Verdict::Pass);
+    journal.append(settled(&next)).await;
+    journal.settle().await;
+    let left = all(&journal);
+    assert!(
+        left.contains(&next) && left.len() > 10 && (left.len() as u64) < written,
+        "{}",
+        left.len()
+    );
+    assert_eq!(journal.standing("otlp.traces").unwrap().seq, 20);
+    assert_eq!(journal.state().failing, None);
+    journal.close().await;
+    drop(journal);
+    assert_eq!(open(&folder).standing("otlp.traces").unwrap().seq, 20);
+}
+
 #[derive(Debug, Clone)]
 enum Damage {
     Cut(f64),
@@ -466,7 +493,7 @@ fn a_damaged_file_is_opened_says_what_is_lost_and_goes_on() {
         .map(|killed| runtime.block_on(file_with_runs(&whole[usize::from(killed)], killed)));
     // The same damages each time: what fails here fails for everyone.
     let mut runner = TestRunner::new_with_rng(
-        ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() },
+        ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     );
     let cases = (damages(), any::<bool>(), any::<bool>());
