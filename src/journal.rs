@@ -21,6 +21,7 @@ use crate::export::Kept;
 use crate::failure::{Blame, ErrorType};
 use crate::outcome::{Outcome, Verdict};
 
+mod file;
 mod history;
 mod inbox;
 mod lock;
@@ -222,7 +223,11 @@ impl Journal {
         let last_seq = store.last_seq();
         let shared = Arc::new(Shared::default());
         store.recall(&shared);
-        held(&shared.state).last_seq = last_seq;
+        {
+            let mut state = held(&shared.state);
+            state.last_seq = last_seq;
+            state.bytes = store.bytes().unwrap_or(0);
+        }
         held(&shared.ring).start_at(last_seq);
         shared.tip.send_replace(last_seq);
         let history = Mutex::new(History::open(folder)?);
@@ -419,7 +424,7 @@ impl Journal {
     /// A reader met damage: the writer is asked to set the file aside.
     fn suspect(&self, error: &JournalError) {
         if let JournalError::Store { source, .. } = error
-            && store::is_damage(source)
+            && file::is_corrupt(source)
         {
             self.shared.inbox.suspect();
         }
@@ -443,7 +448,7 @@ impl fmt::Debug for Journal {
 }
 
 /// A lock that a panicking holder left behind is as good as any: every critical section leaves its value whole.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

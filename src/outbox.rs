@@ -3,21 +3,23 @@
 //! One task an exporter, so that one that is down or slow holds up neither probing nor another. The place is written
 //! after a batch was taken: a crash in between sends that batch again, with the same ids; otherwise it is sent once.
 
-use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::clock::{self, Timestamp};
 use crate::export::{Exporter, Kept, Receipt, Record, Refusal};
-use crate::journal::{Journal, Standing, Stretch};
+use crate::journal::{Journal, Stretch, held};
+
+mod handle;
+
+pub use handle::{FlushReport, OutboxHandle, OutboxState};
 
 /// How an outbox behaves.
 #[derive(Clone, Copy, Debug)]
@@ -49,42 +51,6 @@ impl Default for Limits {
     }
 }
 
-/// How an outbox is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OutboxState {
-    /// The exporter's name.
-    pub name: String,
-    /// How many records of the journal it has not come past.
-    pub depth: u64,
-    /// How old the oldest record is that it tries to send.
-    pub oldest_age: Option<Duration>,
-    /// Records that were taken.
-    pub sent: u64,
-    /// Items that the other side left out of batches that it took.
-    pub rejected: u64,
-    /// Records that were refused for good, and stepped over.
-    pub refused: u64,
-    /// Records that the journal had no room for until the exporter would take them.
-    pub lost: u64,
-    /// Why the last batch was put off, while that is so.
-    pub failing: Option<String>,
-    /// When it is sent again.
-    pub next_try: Option<Timestamp>,
-}
-
-/// What became of an outbox that was stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlushReport {
-    /// The exporter's name.
-    pub name: String,
-    /// How many records were taken while it was being stopped.
-    pub sent: u64,
-    /// How many stay for the next start.
-    pub left: u64,
-    /// Why they stay.
-    pub failing: Option<String>,
-}
-
 /// What an outbox says of itself, shared with those who ask.
 #[derive(Debug, Default)]
 struct Progress {
@@ -96,17 +62,6 @@ struct Progress {
     refused: u64,
     failing: Option<String>,
     next_try: Option<Timestamp>,
-}
-
-/// An outbox that runs.
-pub struct OutboxHandle {
-    name: String,
-    journal: Arc<Journal>,
-    progress: Arc<Mutex<Progress>>,
-    takes_metrics: bool,
-    /// Until when it has to be done; none while nobody asked it to stop.
-    stop: watch::Sender<Option<Instant>>,
-    task: JoinHandle<()>,
 }
 
 /// The journal's way to one exporter.
@@ -249,6 +204,8 @@ impl Outbox {
     /// What follows a place: from memory if it is all there, else from the disk.
     async fn read(&mut self, after: u64, most: usize) -> Result<Stretch, Stopped> {
         loop {
+            // Noted first: what is committed while the disk is being read comes with the next stretch.
+            let tip = *self.tip.borrow();
             if let Some(stretch) = self.journal.at_hand(after, most, self.limits.most_bytes) {
                 return Ok(stretch);
             }
@@ -258,7 +215,7 @@ impl Outbox {
                 Ok(Ok(mut stretch)) => {
                     // Nothing more on disk: what was between is gone.
                     if stretch.through == after {
-                        stretch.through = (*self.tip.borrow()).max(after);
+                        stretch.through = tip.max(after);
                     }
                     return Ok(stretch);
                 }
@@ -432,58 +389,6 @@ impl Limits {
     }
 }
 
-impl OutboxHandle {
-    /// How it is doing.
-    pub fn state(&self) -> OutboxState {
-        let tip = *self.journal.tip().borrow();
-        let Standing { lost_outcomes, lost_metrics, .. } =
-            self.journal.standing(&self.name).unwrap_or_default();
-        let progress = held(&self.progress);
-        OutboxState {
-            name: self.name.clone(),
-            depth: tip.saturating_sub(progress.place),
-            oldest_age: progress.oldest.map(|oldest| clock::now().since(oldest)),
-            sent: progress.sent,
-            rejected: progress.rejected,
-            refused: progress.refused,
-            lost: if self.takes_metrics { lost_metrics } else { lost_outcomes },
-            failing: progress.failing.clone(),
-            next_try: progress.next_try,
-        }
-    }
-
-    /// Sends what there is, for no longer than `limit`, and stops.
-    pub async fn flush(self, limit: Duration) -> FlushReport {
-        let deadline = Instant::now() + limit;
-        let before = held(&self.progress).sent;
-        if tokio::time::timeout_at(deadline, self.journal.settle()).await.is_err() {
-            warn!(exporter = self.name, "the journal was not done in time");
-        }
-        self.stop.send_replace(Some(deadline));
-        let abort = self.task.abort_handle();
-        // The task keeps the deadline itself; the second is for a read of the disk that hangs.
-        let ended = tokio::time::timeout_at(deadline + Duration::from_secs(1), self.task).await;
-        if !matches!(ended, Ok(Ok(()))) {
-            abort.abort();
-            warn!(exporter = self.name, "the outbox did not stop by itself");
-        }
-        let tip = *self.journal.tip().borrow();
-        let progress = held(&self.progress);
-        FlushReport {
-            sent: progress.sent - before,
-            left: tip.saturating_sub(progress.place),
-            failing: progress.failing.clone(),
-            name: self.name,
-        }
-    }
-}
-
-impl fmt::Debug for OutboxHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OutboxHandle").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 /// Ends when an outbox that was asked to stop has no time left.
 async fn out_of_time(stop: &mut watch::Receiver<Option<Instant>>) {
     loop {
@@ -503,11 +408,6 @@ fn since(kept: &Kept) -> Timestamp {
         Record::Outcome(outcome) => outcome.due,
         Record::Metrics(_) => clock::now(),
     }
-}
-
-/// A lock that a panicking holder left behind is as good as any: every critical section leaves its value whole.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -154,7 +154,115 @@ fn cut(text: &str, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::cli::report;
+    use crate::clock::Timestamp;
+    use crate::failure::{Blame, ErrorType};
+    use crate::journal::{Journal, Limits, Settled};
+    use crate::outcome::{Ids, Labels};
+    use crate::place::Place;
+
+    fn run(due: Timestamp, verdict: Verdict) -> Outcome {
+        let place = Place { region: "eu-west-1".into(), stage: "prod".into() };
+        let ids = Ids::of(&"orders-api".into(), &Labels::default(), &place, due, 0);
+        let failed = verdict == Verdict::Fail;
+        Outcome {
+            probe: "orders-api".into(),
+            kind: "http".into(),
+            region: place.region,
+            stage: place.stage,
+            labels: Labels::default(),
+            trace_id: ids.trace_hex(),
+            run: ids.run,
+            due,
+            started: due,
+            took: Duration::from_millis(123),
+            verdict,
+            blame: failed.then_some(Blame::Target),
+            error_type: failed.then_some(ErrorType::ExpectStatus),
+            message: failed
+                .then(|| "status in 200..299\n(was 503 and a lot more to say)".to_owned()),
+            attempts: 1,
+            timeout: Duration::from_secs(5),
+            phases: Vec::new(),
+            steps: Vec::new(),
+            evidence: None,
+            changed_from: None,
+            traced: true,
+            maintenance: false,
+        }
+    }
+
+    /// A journal with a pass and a failure, and nobody who writes it.
+    async fn journal() -> TempDir {
+        let folder = TempDir::new().unwrap();
+        let (journal, _) = Journal::open(folder.path(), Limits::default()).unwrap();
+        for (ago, verdict) in [(60, Verdict::Pass), (30, Verdict::Fail)] {
+            let due = clock::now() - Duration::from_secs(ago);
+            let outcome = Arc::new(run(due, verdict));
+            let identity = outcome.probe.shared();
+            journal.append(Settled { outcome, identity, settled_through: due }).await;
+        }
+        journal.close().await;
+        folder
+    }
+
+    fn asked(format: Format) -> Asked {
+        Asked { probe: None, since: None, failed: false, limit: 50, format }
+    }
+
+    #[tokio::test]
+    async fn the_table_says_what_happened_in_eighty_columns() {
+        let folder = journal().await;
+        let mut out = Vec::new();
+        print(folder.path(), &asked(Format::Table), None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.iter().all(|line| line.width() <= 80), "{text}");
+        assert!(lines[1].contains("orders-api  pass      123ms"), "{text}");
+        assert!(lines[2].contains("orders-api  fail      123ms  expect.status  "), "{text}");
+        assert!(lines[2].ends_with('…'), "{text}");
+    }
+
+    #[tokio::test]
+    async fn json_is_one_whole_outcome_a_line() {
+        let folder = journal().await;
+        let mut out = Vec::new();
+        let failed = Asked { failed: true, ..asked(Format::Json) };
+        print(folder.path(), &failed, None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        let read: Outcome = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.error_type, Some(ErrorType::ExpectStatus));
+    }
+
+    #[tokio::test]
+    async fn a_report_has_one_line_a_probe_in_eighty_columns() {
+        let folder = journal().await;
+        let asked = report::Asked {
+            since: Duration::from_hours(1),
+            probe: Some("orders*".to_owned()),
+            slo: "99.9".parse().unwrap(),
+            format: Format::Table,
+        };
+        let mut out = Vec::new();
+        report::print(folder.path(), &asked, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.lines().all(|line| line.width() <= 80), "{text}");
+        assert!(text.contains("50.000%"), "{text}");
+        assert!(text.contains("that 99.9% allows"), "{text}");
+    }
+
+    #[test]
+    fn a_folder_without_a_journal_is_said_to_be_one() {
+        let folder = TempDir::new().unwrap();
+        let refused = print(folder.path(), &asked(Format::Table), None, &mut Vec::new());
+        assert!(refused.unwrap_err().to_string().contains("no journal in"));
+    }
 
     #[test]
     fn a_text_that_is_too_long_is_cut_with_a_mark() {

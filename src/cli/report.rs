@@ -161,11 +161,8 @@ fn table(lines: &[Line], slo: Slo, out: &mut dyn Write) -> io::Result<()> {
             shown(line.p99_s)
         )?;
     }
-    writeln!(
-        out,
-        "\navail: good of judged runs; budget: what is left of the failures that {}% allows",
-        slo.0
-    )?;
+    writeln!(out, "\navail: good of judged runs")?;
+    writeln!(out, "budget: what is left of the failures that {}% allows", slo.0)?;
     writeln!(out, "other: error, skipped and missed runs, which judge nothing")
 }
 

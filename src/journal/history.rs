@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, params};
 use tracing::warn;
 
-use super::store::{METRICS, crc, is_damage, signed, unsigned, word};
+use super::file::{METRICS, crc, is_damage, signed, unsigned, word};
 use super::{FILE, JournalError, LedgerRow, Stretch};
 use crate::clock::Timestamp;
 use crate::export::{Kept, Record};

@@ -7,8 +7,9 @@ use rusqlite::{Connection, params};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::file::{METRICS, number, signed, unsigned};
 use super::inbox::Notes;
-use super::store::{METRICS, Store, number, signed, unsigned};
+use super::store::Store;
 use super::{Limits, Shared, held};
 use crate::clock;
 

@@ -8,7 +8,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use tracing::warn;
 
-use super::store::{Store, connect, crc, unsigned};
+use super::file::{connect, crc, unsigned};
+use super::store::Store;
 use super::{FILE, JournalError};
 use crate::clock;
 
@@ -83,7 +84,9 @@ pub(super) fn recover(
     let mut store = Store::open_whole(folder)?;
     let path = folder.join(FILE);
     // What SQLite cannot even open has nothing to take over.
-    if let Ok(damaged) = connect(&recovered.set_aside) {
+    if recovered.set_aside.exists()
+        && let Ok(damaged) = connect(&recovered.set_aside)
+    {
         take_over(&damaged, &mut store, &mut recovered)
             .map_err(|source| JournalError::Store { path, source })?;
     } else {
@@ -98,12 +101,11 @@ fn set_aside(folder: &Path) -> std::io::Result<PathBuf> {
     let stamp: String =
         clock::now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     let to = folder.join(format!("journal.damaged-{stamp}"));
-    fs::rename(folder.join(FILE), &to)?;
+    // It is missing where the disk filled up while another was begun in its place.
+    or_missing(fs::rename(folder.join(FILE), &to))?;
     for ending in ["-wal", "-shm"] {
         let companion = folder.join(format!("{FILE}{ending}"));
-        if companion.exists() {
-            fs::rename(companion, folder.join(format!("journal.damaged-{stamp}{ending}")))?;
-        }
+        or_missing(fs::rename(companion, folder.join(format!("journal.damaged-{stamp}{ending}"))))?;
     }
     let mut older: Vec<PathBuf> = fs::read_dir(folder)?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
@@ -114,13 +116,16 @@ fn set_aside(folder: &Path) -> std::io::Result<PathBuf> {
         for ending in ["", "-wal", "-shm"] {
             let mut name = path.as_os_str().to_owned();
             name.push(ending);
-            // It may have neither of the two companions.
-            let missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-            fs::remove_file(name)
-                .or_else(|error| if missing(&error) { Ok(()) } else { Err(error) })?;
+            or_missing(fs::remove_file(name))?;
         }
     }
     Ok(to)
+}
+
+/// What is not there need not be moved.
+fn or_missing(done: std::io::Result<()>) -> std::io::Result<()> {
+    let missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    done.or_else(|error| if missing(&error) { Ok(()) } else { Err(error) })
 }
 
 fn is_set_aside(path: &Path) -> bool {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::file::{damage, is_damage};
 use super::inbox::{Ending, Job, Notes};
 use super::retention::Retention;
-use super::store::{Store, Written, damage, is_damage};
+use super::store::{Store, Written};
 use super::{Limits, Shared, held};
 use crate::clock::Timestamp;
 use crate::outcome::{Outcome, Verdict};
@@ -217,9 +218,8 @@ impl Writer {
             Err(error) => error!(%error, "the damaged journal cannot be set aside"),
         }
         self.shared.inbox.trust();
-        if let Some(notes) = &mut self.notes {
-            notes.suspect = false;
-        }
+        // The notes of the damaged file can be older than those at hand.
+        self.notes = Some(self.shared.inbox.notes());
     }
 
     fn prune(&mut self) {

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::pin::Pin;
 
 use tempfile::TempDir;
@@ -10,12 +11,13 @@ use crate::place::Place;
 
 type Answer = Result<Receipt, Refusal>;
 type Attempt = (Instant, Vec<u64>);
+type Answers = Box<dyn FnMut(&[Kept]) -> Answer + Send>;
 
 /// An exporter that answers as a test wants, and tells what it was sent.
 struct Fake {
     name: &'static str,
     most: usize,
-    answer: Mutex<Box<dyn FnMut(&[Kept]) -> Answer + Send>>,
+    answer: Mutex<Answers>,
     attempts: mpsc::Sender<Attempt>,
 }
 
@@ -56,6 +58,7 @@ fn fake(
     (Arc::new(Fake { name, most, answer: Mutex::new(Box::new(answer)), attempts }), attempted)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is one answer of several")]
 fn taken(_: &[Kept]) -> Answer {
     Ok(Receipt::default())
 }
@@ -132,7 +135,9 @@ async fn an_exporter_that_was_down_gets_everything_in_order_once() {
             refusals -= 1;
             return later(None);
         }
-        batch.iter().for_each(|kept| delivered.try_send(kept.seq).unwrap());
+        for kept in batch {
+            delivered.try_send(kept.seq).unwrap();
+        }
         taken(batch)
     });
     let outbox = Outbox::start(Arc::clone(&journal), exporter, QUICK);
@@ -309,7 +314,7 @@ async fn an_exporter_that_hangs_does_not_keep_picket_from_stopping() {
     #[derive(Debug)]
     struct Hangs;
     impl Exporter for Hangs {
-        fn name(&self) -> &str {
+        fn name(&self) -> &'static str {
             "hangs"
         }
         fn wants(&self, _: &Record) -> bool {
