@@ -41,7 +41,7 @@ pub(crate) async fn cost(
     cost_of_each(&process, target).await
 }
 
-/// The loop itself: so many at once, each one after the other, until it is stopped.
+/// The loop itself: so many at once, each at its turns, until it is stopped.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let [address, in_flight, hold, ca @ ..] = arguments else { return Err("too few".into()) };
     let tls = ca.first().map(connector).transpose()?;
