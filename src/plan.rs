@@ -14,6 +14,7 @@ use crate::outcome::{self, Labels};
 use crate::place::{Place, ProbeName};
 use crate::probe::{Action, Kind};
 
+mod condition;
 mod independence;
 mod labels;
 mod member;

@@ -11,9 +11,6 @@ use crate::outcome::{Evidence, Fact, Request};
 use crate::phase::Timeline;
 use crate::template::Scope;
 
-/// The part of a body that evidence keeps, in bytes.
-pub const EVIDENCE_BODY: usize = 16 * 1024;
-
 mod json;
 
 pub use json::Json;
@@ -59,11 +56,7 @@ impl Reading {
     /// What a failure leaves to look at: nothing that the run must hide.
     pub fn into_evidence(mut self, scope: &Scope) -> Evidence {
         if let Some(body) = self.body.filter(|_| self.evidence.body.is_none()) {
-            let shown = body.get(..EVIDENCE_BODY).unwrap_or(&body);
-            self.evidence.body = Some(scope.clean(&String::from_utf8_lossy(shown)));
-            let left_out = body.len() - shown.len();
-            self.evidence.body_left_out =
-                (left_out > 0).then(|| u64::try_from(left_out).unwrap_or(u64::MAX));
+            self.evidence.keep_body(&body, |text| scope.clean(text));
         }
         for text in [&mut self.evidence.request, &mut self.evidence.response].into_iter().flatten()
         {

@@ -28,10 +28,7 @@ pub async fn region() -> Region {
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
     // Off EC2 the address leads nowhere, and waiting for that would hold up every start.
     let ask = !disabled && (endpoint.is_some() || on_an_instance(Path::new("/sys")));
-    let told = match ask {
-        true => told_by(endpoint.as_deref().unwrap_or(ENDPOINT)).await,
-        false => None,
-    };
+    let told = if ask { told_by(endpoint.as_deref().unwrap_or(ENDPOINT)).await } else { None };
     let region = told
         .or_else(|| environment("AWS_REGION"))
         .or_else(|| environment("AWS_DEFAULT_REGION"))

@@ -48,12 +48,16 @@ pub fn files(folder: &Path, pattern: &str) -> std::io::Result<Vec<PathBuf>> {
             | Component::RootDir
             | Component::CurDir
             | Component::ParentDir => {
-                found.iter_mut().for_each(|path| path.push(part));
+                for path in &mut found {
+                    path.push(part);
+                }
                 continue;
             }
         };
         if !is_pattern(&name) {
-            found.iter_mut().for_each(|path| path.push(&name));
+            for path in &mut found {
+                path.push(&name);
+            }
             continue;
         }
         let mut next = Vec::new();

@@ -63,11 +63,21 @@ impl Spot {
         self.source.line(self.span.start).0
     }
 
+    /// What is written there.
+    pub fn text(&self) -> &str {
+        self.source.text.get(self.span.clone()).unwrap_or_default()
+    }
+
+    /// Whether it stands in the header of a table.
+    pub fn is_of_a_header(&self) -> bool {
+        let (_, line) = self.source.line(self.span.start);
+        self.source.text.get(line).unwrap_or_default().trim_start().starts_with('[')
+    }
+
     /// The place of `at`, counted in the value of the string that is written here.
     #[must_use]
     pub fn inside(&self, at: &Range<usize>) -> Self {
-        let written = self.source.text.get(self.span.clone()).unwrap_or_default();
-        let offset = |within: usize| self.span.start + written_offset(written, within);
+        let offset = |within: usize| self.span.start + written_offset(self.text(), within);
         Self::new(&self.source, offset(at.start)..offset(at.end))
     }
 }
@@ -84,14 +94,14 @@ fn written_offset(written: &str, within: usize) -> usize {
         });
     }
     let mut value = 0;
-    while value < within {
-        let Some(rest) = written.get(at..) else { break };
-        let Some(first) = rest.chars().next() else { break };
-        let (taken, made) = if first == '\\' && quote.starts_with('"') {
-            escape(rest)
-        } else {
-            (first.len_utf8(), first.len_utf8())
-        };
+    while let Some(rest) = written.get(at..).filter(|rest| !rest.is_empty()) {
+        let letter = rest.chars().next().map_or(1, char::len_utf8);
+        let escaped = rest.starts_with('\\') && quote.starts_with('"');
+        let (taken, made) = if escaped { escape(rest) } else { (letter, letter) };
+        // A line end behind a backslash makes nothing: what comes next is behind it.
+        if value >= within && made > 0 {
+            break;
+        }
         at += taken;
         value += made;
     }
@@ -128,7 +138,7 @@ impl Source {
             .iter()
             .position(|byte| *byte == b'\n')
             .map_or(self.text.len(), |length| start + length);
-        let number = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let number = before.split(|byte| *byte == b'\n').count();
         (number, start..end)
     }
 }
@@ -292,14 +302,20 @@ fn columns(text: &str) -> usize {
 
 /// A long line, cut around what is marked.
 fn cut(before: &str, marked: &str, after: &str) -> (String, String, String) {
+    let letters = |text: &str| text.chars().count();
+    if letters(before) + letters(marked) + letters(after) <= COLUMNS {
+        return (before.to_owned(), marked.to_owned(), after.to_owned());
+    }
     let head = |text: &str, most: usize| -> String {
         let short: String = text.chars().take(most).collect();
         if short.len() < text.len() { short + "…" } else { short }
     };
-    let skipped = before.chars().count().saturating_sub(COLUMNS / 2);
+    let skipped = letters(before).saturating_sub(COLUMNS / 2);
     let start: String = before.chars().skip(skipped).collect();
     let start = if skipped > 0 { format!("…{start}") } else { start };
-    (start, head(marked, COLUMNS), head(after, COLUMNS))
+    let marked = head(marked, COLUMNS);
+    let left = COLUMNS.saturating_sub(letters(&start) + letters(&marked)).max(COLUMNS / 6);
+    (start, marked, head(after, left))
 }
 
 #[cfg(test)]

@@ -65,15 +65,37 @@ impl<'a> Settler<'a> {
     /// A text with what is known filled in; what waits for the run stays a variable.
     pub fn text(&mut self, text: &str, span: &Range<usize>, names: Names<'_>) -> Option<String> {
         let spot = Spot::new(self.source, span.clone());
-        if let Ok(template) = Template::parse(text) {
-            for (variable, at) in template.variables() {
-                self.look_up(variable, &spot.inside(at));
-            }
-        }
-        match template::settle(text, names.givens, names.captures) {
-            Ok(settled) => Some(settled),
+        let template = match Template::parse(text) {
+            Ok(template) => template,
             Err(mistake) => {
                 self.mistakes.push(Mistake::at(spot.inside(&mistake.at), &mistake.message));
+                return None;
+            }
+        };
+        let known = self.mistakes.len();
+        for (variable, at) in template.variables() {
+            self.settle(variable, text.get(at.clone())?, &spot.inside(at), names);
+        }
+        if self.mistakes.len() > known {
+            None
+        } else {
+            template::settle(text, names.givens, names.captures).ok()
+        }
+    }
+
+    /// One variable, with what is wrong with it told at its own place.
+    fn settle(
+        &mut self,
+        variable: &Variable,
+        written: &str,
+        spot: &Spot,
+        names: Names<'_>,
+    ) -> Option<String> {
+        self.look_up(variable, spot);
+        match template::settle(written, names.givens, names.captures) {
+            Ok(settled) => Some(settled),
+            Err(mistake) => {
+                self.mistakes.push(Mistake::at(spot.clone(), &mistake.message));
                 None
             }
         }
@@ -136,18 +158,15 @@ impl<'a> Settler<'a> {
         names: Names<'_>,
     ) -> Option<String> {
         let spot = Spot::new(self.source, span.clone()).inside(&(at..at + written.len()));
-        if let Ok(template) = Template::parse(written) {
-            for (variable, _) in template.variables() {
-                self.look_up(variable, &spot);
-            }
-        }
-        let settled = match template::settle(written, names.givens, names.captures) {
-            Ok(settled) => settled,
+        let template = match Template::parse(written) {
+            Ok(template) => template,
             Err(mistake) => {
                 self.mistakes.push(Mistake::at(spot, &mistake.message));
                 return None;
             }
         };
+        let (variable, _) = template.variables().next()?;
+        let settled = self.settle(variable, written, &spot, names)?;
         if quoted {
             return Some(settled);
         }

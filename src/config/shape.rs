@@ -73,11 +73,10 @@ pub fn unfit(
         return Mistake::advised(spot, format!("missing key {missing}"), advice);
     }
     if let Some((found, wanted)) = wrong_type(message) {
-        let title = format!("`{key}` cannot be {}", found.replace("map", "a table"));
         return Mistake::advised(
             spot,
-            title,
-            format!("write {}", wanted.replace("a map", "a table")),
+            format!("`{key}` cannot be {found}"),
+            format!("write {wanted}"),
         );
     }
     Mistake::at(spot, message)
@@ -102,10 +101,16 @@ fn wrong_type(message: &str) -> Option<(String, &str)> {
         "a sequence" => "a list",
         "a boolean" => "true or false",
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a map" => "a table",
         other if other.starts_with("struct ") => "a table",
         other => other,
     };
-    Some((found.replace("sequence", "a list"), wanted))
+    let found = match found.split_once(' ') {
+        Some(("string", text)) => text.to_owned(),
+        Some((_, value)) if value.starts_with('`') => value.trim_matches('`').to_owned(),
+        _ => found.replace("sequence", "a list").replace("map", "a table"),
+    };
+    Some((found, wanted))
 }
 
 /// What a kind or a sink says against its table.

@@ -230,25 +230,24 @@ fn take_stretch(
     }
 }
 
-const SELECT: &str = "
-    SELECT seq, kind, probe, before, name, due, started, took, verdict, error_type, run, crc, body
-    FROM record WHERE seq >= ?1 ORDER BY seq";
+/// By number, not by name: a name can be what is damaged.
+const SELECT: &str = "SELECT rowid, * FROM record WHERE rowid >= ?1 ORDER BY rowid";
 
 fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     Ok(Row {
         seq: row.get(0)?,
-        kind: row.get(1)?,
-        probe: row.get(2)?,
-        before: row.get(3)?,
-        name: row.get(4)?,
-        due: row.get(5)?,
-        started: row.get(6)?,
-        took: row.get(7)?,
-        verdict: row.get(8)?,
-        error_type: row.get(9)?,
-        run: row.get(10)?,
-        crc: row.get(11)?,
-        body: row.get(12)?,
+        kind: row.get(2)?,
+        probe: row.get(3)?,
+        before: row.get(4)?,
+        name: row.get(5)?,
+        due: row.get(6)?,
+        started: row.get(7)?,
+        took: row.get(8)?,
+        verdict: row.get(9)?,
+        error_type: row.get(10)?,
+        run: row.get(11)?,
+        crc: row.get(12)?,
+        body: row.get(13)?,
     })
 }
 
@@ -279,12 +278,12 @@ fn first_readable(damaged: &Connection, after: i64) -> Option<i64> {
 }
 
 fn seq_from(damaged: &Connection, from: i64) -> rusqlite::Result<Option<i64>> {
-    // The body is asked for too, so that a chain of pages that is broken counts as unreadable.
+    // The last column is asked for too, so that a chain of pages that is broken counts as unreadable.
     damaged
-        .prepare_cached("SELECT seq, body FROM record WHERE seq >= ?1 ORDER BY seq LIMIT 1")?
+        .prepare_cached("SELECT rowid, * FROM record WHERE rowid >= ?1 ORDER BY rowid LIMIT 1")?
         .query_one([from], |row| {
             let seq: i64 = row.get(0)?;
-            row.get::<_, Vec<u8>>(1)?;
+            row.get::<_, Value>(13)?;
             Ok(seq)
         })
         .optional()

@@ -480,31 +480,34 @@ fn check(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
 /// Damage that `SQLite` told of in words.
 pub(super) fn damage(what: &str) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-    rusqlite::Error::SqliteFailure(code, Some(what.lines().next().unwrap_or(what).to_owned()))
+    rusqlite::Error::SqliteFailure(code, Some(what.lines().last().unwrap_or(what).to_owned()))
 }
 
 /// Whether an error says that the file itself is broken.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    let broken = [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase];
+    // What is written breaks no rule of whole tables.
+    let broken =
+        [ErrorCode::DatabaseCorrupt, ErrorCode::NotADatabase, ErrorCode::ConstraintViolation];
     let code = error.sqlite_error_code();
+    // Our statements and types are fixed: if they do not fit the tables, the tables are not ours any more.
     let strange = matches!(
         error,
-        rusqlite::Error::InvalidColumnType(..)
+        rusqlite::Error::SqlInputError { .. }
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::InvalidColumnIndex(..)
             | rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::Utf8Error(..)
     );
-    // A damaged schema shows as a table that is missing.
-    let schema = code == Some(ErrorCode::Unknown) && error.to_string().contains("no such");
-    strange || schema || code.is_some_and(|code| broken.contains(&code))
+    strange || code.is_some_and(|code| broken.contains(&code) || code == ErrorCode::Unknown)
 }
 
 fn lines(connection: &Connection) -> rusqlite::Result<HashMap<Arc<str>, Line>> {
     let mut lines = HashMap::new();
     let mut identities = HashMap::new();
     let mut select = connection.prepare(
-        "SELECT probe.identity, probe.id, settled_through, last_verdict, streak, last_seq
-         FROM ledger JOIN probe ON probe.id = ledger.probe",
+        "SELECT probe.identity, probe.id, ifnull(settled_through, 0), last_verdict, ifnull(streak, 0), last_seq
+         FROM probe LEFT JOIN ledger ON probe.id = ledger.probe",
     )?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {

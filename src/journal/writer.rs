@@ -118,7 +118,14 @@ impl Writer {
             self.answer();
             return;
         }
-        match self.store.write(self.backlog.iter(), self.notes.as_ref()) {
+        let mut tried = self.store.write(self.backlog.iter(), self.notes.as_ref());
+        if let Err(error) = &tried
+            && is_damage(error)
+        {
+            self.replace(error);
+            tried = self.store.write(self.backlog.iter(), self.notes.as_ref());
+        }
+        match tried {
             Ok(written) => self.written(written),
             Err(error) => self.failed(&error),
         }
@@ -146,9 +153,6 @@ impl Writer {
     }
 
     fn failed(&mut self, error: &rusqlite::Error) {
-        if is_damage(error) {
-            self.replace(error);
-        }
         if self.failing.is_none() {
             warn!(%error, "the journal cannot be written: outcomes wait in memory");
         }
@@ -222,7 +226,10 @@ impl Writer {
         if self.failing.is_some() {
             return;
         }
-        if let Err(error) = self.retention.step(&self.store, &self.shared) {
+        let Err(error) = self.retention.step(&self.store, &self.shared) else { return };
+        if is_damage(&error) {
+            self.replace(&error);
+        } else {
             self.failed(&error);
         }
     }

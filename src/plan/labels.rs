@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::keys::At;
 use crate::config::{Mistake, Mistakes, Source, Spot};
-use crate::template::Template;
+use crate::template::{Template, Variable};
 
 /// Names that metrics already have.
 const TAKEN: &[&str] = &[
@@ -49,8 +49,11 @@ pub(super) fn read(
             mistakes.push(Mistake::at(Spot::new(source, name.span), &why));
             continue;
         }
-        // A text that could not be settled was told of already.
+        // A text that could not be settled, or has a name in it that nobody knows, was told of already.
         let Ok(template) = Template::parse(&value.value) else { continue };
+        if template.variables().any(|(variable, _)| matches!(variable, Variable::Named(_))) {
+            continue;
+        }
         match template.literal() {
             Some(text) => {
                 labels.insert(name.value, text.into_owned());

@@ -14,9 +14,10 @@ use super::step::{StepWriter, Steps};
 use super::{Planned, Step, Trace, labels};
 use crate::clock::Timestamp;
 use crate::config::glob;
-use crate::config::keys::{At, OneOrMany, OnlyKeys, ProbeKeys, StepKeys, Table, TraceKey, Window};
+use crate::config::keys::{At, ProbeKeys, StepKeys, Table};
 use crate::config::settle::{Names, Settler};
 use crate::config::shape::{unfit, unknown_key};
+use crate::config::values::{Moment, OneOrMany, OnlyKeys, TraceKey, Window};
 use crate::config::{File, Mistake, Mistakes, Named, Source, Spot, schema};
 use crate::outcome::Labels;
 use crate::period;
@@ -193,7 +194,7 @@ pub(super) struct Made {
 
 impl Member<'_> {
     pub(super) fn plan(&self) -> Made {
-        let Written { file, named, probe, .. } = self.written;
+        let Written { file, probe, .. } = self.written;
         let source = &file.source;
         let mut settler = Settler::new(source, self.secrets);
         let names = Names { givens: self.givens, captures: &[] };
@@ -219,16 +220,16 @@ impl Member<'_> {
         if !made.mistakes.is_empty() {
             made.planned = None;
         }
-        let _ = named;
         made
     }
 
     fn steps(&self, settler: &mut Settler<'_>) -> Steps {
-        let Written { file, named, step, lists, step_defaults, .. } = self.written;
+        let Written { file, named, step, lists, step_defaults, strangers, .. } = self.written;
         let ground = Ground { resolver: self.resolver.to_vec(), folder: file.folder.clone() };
         let mut writer = StepWriter {
             source: &file.source,
             probe: named,
+            strangers: !strangers.is_empty(),
             ground: &ground,
             givens: self.givens,
             defaults: step_defaults,
@@ -308,7 +309,7 @@ impl Member<'_> {
         labels.extend(labels::read(source, written_labels, mistakes));
         labels.extend(self.matrix.iter().cloned());
         made.watched = steps.watched.iter().map(|host| Watched::new(&named.name, host)).collect();
-        let kind = match steps.steps.as_slice() {
+        let kind = match steps.main.as_slice() {
             [step] if steps.finally.is_empty() => step.kind.name,
             [] => return None,
             _ => "journey",
@@ -317,13 +318,13 @@ impl Member<'_> {
             name: named.name.clone(),
             kind,
             labels: Labels::new(labels),
-            source: (source.path.clone(), named.spot.line()),
+            source: (source.path.clone(), named.line),
             fingerprint: 0,
             every,
             timeout,
             reserve,
             overlap: keys.overlap.map_or(1, |overlap| overlap.value.0),
-            steps: steps.steps,
+            steps: steps.main,
             finally: steps.finally,
             evidence: keys.evidence.is_none_or(|evidence| evidence.value),
             trace: keys.trace.map_or(Trace::Always, |trace| trace_of(trace.value)),
@@ -355,7 +356,7 @@ fn maintenance(
 ) -> Vec<(Timestamp, Timestamp)> {
     let mut planned = Vec::new();
     for At { value: window, span } in windows.map(|windows| windows.value).unwrap_or_default() {
-        let mut moment = |written: &At<crate::config::keys::Moment>| {
+        let mut moment = |written: &At<Moment>| {
             let text = &written.value.0;
             let moment = Timestamp::parse(text);
             if moment.is_none() {
@@ -416,13 +417,19 @@ fn fingerprint(planned: &Planned, tables: &[String], resolver: &[SocketAddr]) ->
         steps.iter().chain(finally)
     {
         add(format!("{name:?} {} {when:?} {within:?} {attempts:?}", kind.name));
-        expect.iter().for_each(|line| add(format!("expect {}", line.text())));
-        warn.iter().for_each(|line| add(format!("warn {}", line.text())));
-        capture
-            .iter()
-            .for_each(|kept| add(format!("{} {} {}", kept.name, kept.from.text(), kept.secret)));
+        for line in expect {
+            add(format!("expect {}", line.text()));
+        }
+        for line in warn {
+            add(format!("warn {}", line.text()));
+        }
+        for kept in capture {
+            add(format!("{} {} {}", kept.name, kept.from.text(), kept.secret));
+        }
     }
-    tables.iter().for_each(|table| add(table.clone()));
+    for table in tables {
+        add(table.clone());
+    }
     let digest: [u8; 32] = hash.finalize().into();
     digest.iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }

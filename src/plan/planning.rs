@@ -9,9 +9,10 @@ use toml::de::{DeTable, DeValue};
 use super::independence::Watched;
 use super::member::{Member, Written as WrittenProbe};
 use super::{Loaded, Plan, Planned, independence, labels};
-use crate::config::keys::{AgentKeys, At, ProbeKeys, Scalar, Table, Value};
+use crate::config::keys::{AgentKeys, At, ProbeKeys, Table, Value};
 use crate::config::settle::{Names, Settler};
 use crate::config::shape::{instead, refused, unfit, unknown_key};
+use crate::config::values::Scalar;
 use crate::config::{File, Mistake, Mistakes, Named, Source, Spot, Written, schema};
 use crate::export::{Outlet, SINKS, Sink};
 use crate::place::{Place, ProbeName};
@@ -181,7 +182,8 @@ impl<'a> Planning<'a> {
 
     fn leave_out(&mut self, name: &ProbeName, why: String) {
         let left_out = (name.clone(), why);
-        if !self.left_out.contains(&left_out) {
+        // The members of a matrix follow one another: the probe is left out once.
+        if self.left_out.last() != Some(&left_out) {
             self.left_out.push(left_out);
         }
     }
@@ -220,6 +222,9 @@ impl<'a> Planning<'a> {
         let mut warnings = self.warnings;
         warnings.extend(independence::warnings(&self.exports, &self.watched));
         warnings.dedup();
+        if self.probes.is_empty() {
+            warnings.push("no probe is planned here".to_owned());
+        }
         let Self { written, place, sinks, probes, left_out, .. } = self;
         let plan = Plan { place: place.clone(), probes, left_out, warnings };
         self.mistakes.or(Loaded { settings: written.settings.clone(), plan, sinks })

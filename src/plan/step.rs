@@ -9,16 +9,16 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::member::stranger;
-use super::{Attempts, Captured, Step, When, independence};
-use crate::config::keys::{At, AttemptsKeys, CaptureKey, StepKeys, Table, Value};
+use super::{Attempts, Captured, Step, When, condition, independence};
+use crate::config::keys::{At, StepKeys, Table, Value};
 use crate::config::settle::{Line, Names, Settler};
-use crate::config::shape::{instead, refused, unfit};
+use crate::config::shape::{nearest, refused, unfit};
+use crate::config::values::{AttemptsKeys, CaptureKey};
 use crate::config::{Mistake, Named, Source, Spot, kind_of, schema};
 use crate::expect::{Capture, Expectation};
 use crate::failure::ErrorType;
 use crate::probe::{Action, Ground, KINDS, Kind};
 use crate::setting::Unfit;
-use crate::template::Template;
 
 /// Keys whose texts are lines of their own small languages.
 const LINES: &[&str] = &["expect", "warn", "capture", "when"];
@@ -29,7 +29,7 @@ const MOST_ATTEMPTS: u32 = 100;
 /// The steps of one probe, as far as they could be read.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    pub(super) steps: Vec<Step>,
+    pub(super) main: Vec<Step>,
     pub(super) finally: Vec<Step>,
     /// The steps' own time limits and where they stand.
     pub(super) within: Vec<(Range<usize>, Duration)>,
@@ -44,6 +44,8 @@ pub(super) struct Steps {
 pub(super) struct StepWriter<'a, 's> {
     pub(super) source: &'a Arc<Source>,
     pub(super) probe: &'a Named,
+    /// Whether the probe has keys that nobody knows: one of them may be meant as its kind.
+    pub(super) strangers: bool,
     pub(super) ground: &'a Ground,
     pub(super) givens: &'a BTreeMap<String, String>,
     pub(super) defaults: &'a Table<'a>,
@@ -55,18 +57,13 @@ pub(super) struct StepWriter<'a, 's> {
 impl<'a> StepWriter<'a, '_> {
     /// The steps of a probe: the one that stands in it, or those of its lists.
     pub(super) fn probe(&mut self, own: &Table<'a>, lists: &Table<'a>) {
-        match lists.get("step") {
-            Some(list) => {
-                self.refuse_own_beside_list(own);
-                self.list("step", list);
-            }
-            None => {
-                let span = self.probe.spot.span.clone();
-                let name = self.probe.name.to_string();
-                if let Some(step) = self.step(own, span, name) {
-                    self.steps.steps.push(step);
-                }
-            }
+        if let Some(list) = lists.get("step") {
+            self.refuse_own_beside_list(own);
+            self.list("step", list);
+        } else {
+            let (span, name) = (self.probe.spot.span.clone(), self.probe.name.to_string());
+            let step = self.step(own, span, name);
+            self.steps.main.extend(step);
         }
         if let Some(list) = lists.get("finally") {
             self.list("finally", list);
@@ -88,21 +85,14 @@ impl<'a> StepWriter<'a, '_> {
     }
 
     fn list(&mut self, name: &str, list: &Value<'a>) {
-        let items = match list.get_ref() {
-            DeValue::Array(items) if !items.is_empty() => items,
-            DeValue::Array(_) => {
-                return self.refuse(
-                    list.span(),
-                    format!("`{name}` has no step"),
-                    format!("write [[probe.NAME.{name}]], or leave it out"),
-                );
-            }
-            other => {
-                let title = format!("`{name}` cannot be {}", kind_of(other));
-                let advice = format!("write [[probe.{}.{name}]]", self.probe.name);
-                return self.refuse(list.span(), title, advice);
-            }
+        let advice = format!("write [[probe.{}.{name}]], or leave it out", self.probe.name);
+        let Some(items) = list.get_ref().as_array() else {
+            let title = format!("`{name}` cannot be {}", kind_of(list.get_ref()));
+            return self.refuse(list.span(), title, advice);
         };
+        if items.is_empty() {
+            return self.refuse(list.span(), format!("`{name}` has no step"), advice);
+        }
         for (index, item) in items.iter().enumerate() {
             let DeValue::Table(table) = item.get_ref() else {
                 let title = format!("a step cannot be {}", kind_of(item.get_ref()));
@@ -114,7 +104,7 @@ impl<'a> StepWriter<'a, '_> {
             };
             if self
                 .steps
-                .steps
+                .main
                 .iter()
                 .chain(&self.steps.finally)
                 .any(|other| other.name == step.name)
@@ -127,7 +117,7 @@ impl<'a> StepWriter<'a, '_> {
                 );
             }
             let steps = &mut self.steps;
-            if name == "finally" { steps.finally.push(step) } else { steps.steps.push(step) }
+            if name == "finally" { steps.finally.push(step) } else { steps.main.push(step) }
         }
     }
 
@@ -156,7 +146,8 @@ impl<'a> StepWriter<'a, '_> {
             None => default_expect(kind),
         };
         let warn = keys.warn.take().map(|lines| self.lines(&lines.value, kind, action.as_deref()));
-        let capture = keys.capture.take().map(|capture| self.capture(capture.value, kind));
+        let capture =
+            keys.capture.take().map(|capture| self.capture(capture.value, kind, action.as_deref()));
         Some(Step {
             name: keys.name.map_or(name, |name| name.value),
             kind,
@@ -199,7 +190,7 @@ impl<'a> StepWriter<'a, '_> {
         span: &Range<usize>,
     ) -> Option<(&'static Kind, &'t Value<'a>)> {
         let mut found: Vec<_> = Vec::new();
-        let mut strangers = false;
+        let mut strangers = self.strangers;
         for (key, value) in table {
             let name = key.get_ref().as_ref();
             if let Some(kind) = Kind::named(name) {
@@ -239,6 +230,7 @@ impl<'a> StepWriter<'a, '_> {
             Ok(action) => Some(action),
             // What a text with an undefined variable in it comes to is not the user's second mistake.
             Err(Unfit::Refused(_)) if !whole => None,
+            Err(Unfit::Shape(error)) if !whole && !error.message().contains(" field `") => None,
             Err(error) => {
                 let schema = schema::kind(kind);
                 let mistakes = refused(self.source, kind.name, &settled, &error, &schema);
@@ -292,6 +284,7 @@ impl<'a> StepWriter<'a, '_> {
         &mut self,
         written: BTreeMap<At<String>, At<CaptureKey>>,
         kind: &Kind,
+        action: Option<&dyn Action>,
     ) -> Vec<Captured> {
         let mut captures = Vec::new();
         let mut written: Vec<_> = written.into_iter().collect();
@@ -303,7 +296,7 @@ impl<'a> StepWriter<'a, '_> {
             };
             // A name that is refused is known all the same: its use is no second mistake.
             let fits = self.capture_name(&name);
-            captures.push((name.value, self.captured(&from, kind), secret, fits));
+            captures.push((name.value, self.captured(&from, kind, action), secret, fits));
         }
         self.captures.extend(captures.iter().map(|(name, ..)| name.clone()));
         let fitting = captures.into_iter().filter(|(.., fits)| *fits);
@@ -342,8 +335,18 @@ impl<'a> StepWriter<'a, '_> {
         fits
     }
 
-    fn captured(&mut self, from: &At<String>, kind: &Kind) -> Option<Capture> {
+    fn captured(
+        &mut self,
+        from: &At<String>,
+        kind: &Kind,
+        action: Option<&dyn Action>,
+    ) -> Option<Capture> {
         let line = self.line(&from.value, &from.span)?;
+        let subject = subject_of(&line.text, kind).unwrap_or_default();
+        if let Some(Err(why)) = action.map(|action| action.has_subject(subject)) {
+            self.refuse_line(&from.span, &line, &(0..subject.len()), &why);
+            return None;
+        }
         match Capture::compile(&line.text, kind.subjects) {
             Ok(capture) => Some(capture),
             Err(mistake) => {
@@ -353,58 +356,15 @@ impl<'a> StepWriter<'a, '_> {
         }
     }
 
-    /// `order exists`, `not order exists`, `'${plan}' == 'gold'`.
     fn when(&mut self, written: &At<String>) -> Option<When> {
-        let text = written.value.trim();
-        let (same, sides) = match (text.split_once("=="), text.split_once("!=")) {
-            (Some(sides), None) => (true, Some(sides)),
-            (None, Some(sides)) => (false, Some(sides)),
-            _ => (true, None),
-        };
-        if let Some((left, right)) = sides {
-            let left = self.side(left, written)?;
-            return Some(When::Same(left, self.side(right, written)?, same));
-        }
-        let words: Vec<_> = text.split_whitespace().collect();
-        let (name, when): (_, fn(String) -> When) = match words.as_slice() {
-            [name, "exists"] => (*name, When::Captured),
-            ["not", name, "exists"] | [name, "not", "exists"] => (*name, When::NotCaptured),
-            _ => {
-                let advice =
-                    "write \"order exists\", \"not order exists\" or \"'${plan}' == 'gold'\"";
-                self.refuse(written.span.clone(), format!("{text:?} is no condition"), advice);
-                return None;
+        let line = self.line(&written.value, &written.span)?;
+        match condition::read(&line.text, &self.captures) {
+            Ok(when) => Some(when),
+            Err((title, advice)) => {
+                self.refuse(written.span.clone(), title, advice);
+                None
             }
-        };
-        if !self.captures.iter().any(|capture| capture == name) {
-            let title = format!("no step before this one captures `{name}`");
-            let advice = if self.captures.is_empty() {
-                "write a capture in an earlier step".to_owned()
-            } else {
-                instead(name, self.captures.iter().map(String::as_str), "captures by then")
-            };
-            self.refuse(written.span.clone(), title, advice);
-            return None;
         }
-        Some(when(name.to_owned()))
-    }
-
-    fn side(&mut self, side: &str, written: &At<String>) -> Option<Template> {
-        let side = side.trim();
-        let inner =
-            ['\'', '"'].iter().find_map(|quote| side.strip_prefix(*quote)?.strip_suffix(*quote));
-        let Some(inner) = inner else {
-            self.refuse(
-                written.span.clone(),
-                format!("{side} is no text"),
-                format!("put it in quotes: '{side}'"),
-            );
-            return None;
-        };
-        let names = Names { givens: self.givens, captures: &self.captures };
-        // Whatever is wrong in it is told at the whole condition.
-        let settled = self.settler.text(inner, &(written.span.start..written.span.start), names)?;
-        Template::parse(&settled).ok()
     }
 
     fn attempts(&mut self, keys: Option<At<AttemptsKeys>>) -> Attempts {
@@ -438,8 +398,7 @@ impl<'a> StepWriter<'a, '_> {
         if known(&word.value) {
             return;
         }
-        let near =
-            crate::config::shape::nearest(&word.value, types().chain(groups()).chain(["network"]));
+        let near = nearest(&word.value, types().chain(groups()).chain(["network"]));
         let advice = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => {
@@ -449,6 +408,12 @@ impl<'a> StepWriter<'a, '_> {
         };
         self.refuse(word.span.clone(), format!("no error type or group `{}`", word.value), advice);
     }
+}
+
+/// The subject that a capture's line begins with.
+fn subject_of<'k>(text: &str, kind: &'k Kind) -> Option<&'k str> {
+    let names = kind.subjects.iter().map(|subject| subject.name);
+    names.filter(|name| text.starts_with(name)).max_by_key(|name| name.len())
 }
 
 /// What a kind expects when nothing is said.

@@ -1,12 +1,13 @@
 //! An HTTP request, as a client of the service would send it.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header, response};
+use http::{HeaderValue, Request, header, response};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -15,14 +16,16 @@ use url::Url;
 use self::compression::Coding;
 use self::decode::Gathering;
 use self::exchange::Exchange;
+use self::message::Message;
 use self::redirect::{Next, Trail, same_origin};
-use self::request::{Ask, Trouble};
-use self::settings::{Auth, Settings, Version};
+use self::request::{Ask, Trouble, unfit};
+use self::settings::{Settings, Version};
 use super::{Ground, Probe};
 use crate::dial::{Connection, Dial, Guard, Proxy, Tls, TlsSettings, dial};
 use crate::expect::Subject;
-use crate::failure::{ErrorType, Failure};
-use crate::outcome::hex;
+use crate::failure::{Blame, ErrorType, Failure};
+use crate::outcome::Fact;
+use crate::period::Size;
 use crate::phase::Phase;
 use crate::reading::Reading;
 use crate::setting::Refused;
@@ -32,6 +35,7 @@ mod compression;
 mod decode;
 mod evidence;
 mod exchange;
+mod message;
 mod redirect;
 mod request;
 mod settings;
@@ -47,7 +51,7 @@ const FOLLOW: u32 = 5;
 const MAX_BODY: u64 = 1 << 20;
 
 /// An HTTP request: its settings, and what is made out of them when the file is loaded.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(from = "Settings")]
 pub(super) struct Http {
     settings: Settings,
@@ -89,6 +93,13 @@ impl From<Settings> for Http {
     }
 }
 
+impl fmt::Debug for Http {
+    /// Without what may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("url", &self.settings.url).finish_non_exhaustive()
+    }
+}
+
 impl JsonSchema for Http {
     fn schema_name() -> Cow<'static, str> {
         "Http".into()
@@ -108,16 +119,16 @@ impl Probe for Http {
 
     fn ready(&mut self, ground: &Ground) -> Result<(), Refused> {
         self.folder.clone_from(&ground.folder);
-        self.refuse_what_does_not_fit()?;
-        self.file = self.read_body_file()?;
+        self.settings.refuse_what_does_not_fit()?;
+        self.file = self.settings.read_body_file(&self.folder)?;
         self.connect = self.settings.connect.as_deref().map(settings::host_and_port).transpose()?;
         self.resolver = match &self.settings.resolver {
             Some(servers) => servers.addresses()?,
             None => ground.resolver.clone(),
         };
-        self.proxy = self.literal_proxy()?;
+        self.proxy = self.settings.literal_proxy()?;
         self.accept_encoding = self.settings.compression.accept();
-        let room = self.settings.max_body.map_or(MAX_BODY, |size| size.bytes());
+        let room = self.settings.max_body.map_or(MAX_BODY, Size::bytes);
         self.room = usize::try_from(room).unwrap_or(usize::MAX);
         let templates = self.settings.templates();
         self.has_secrets = templates.iter().any(Template::has_secret);
@@ -125,7 +136,7 @@ impl Probe for Http {
             self.fixed = Some(Arc::new(self.literal_ask()?));
         }
         // A TLS setting that does not fit is told when the file is loaded, even where only a redirect needs it.
-        if self.settings.tls.is_some() || !self.is_in_the_open() {
+        if self.settings.tls.is_some() || !self.settings.is_in_the_open() {
             self.tls(true)?;
         }
         Ok(())
@@ -133,7 +144,7 @@ impl Probe for Http {
 
     fn has_subject(&self, subject: &str) -> Result<(), String> {
         let about_tls = subject.starts_with("tls") || subject.starts_with("cert");
-        if about_tls && self.is_in_the_open() {
+        if about_tls && self.settings.is_in_the_open() {
             return Err(
                 "there is no TLS on an http:// URL: write https://, or leave it out".to_owned()
             );
@@ -141,8 +152,24 @@ impl Probe for Http {
         Ok(())
     }
 
+    fn lay_blame(&self, reading: &Reading, broken: Failure) -> Failure {
+        if broken.error_type != ErrorType::ExpectStatus {
+            return broken;
+        }
+        match reading.facts.get("status") {
+            Some(Fact::Integer(429)) => Failure::new(ErrorType::Throttled, broken.message),
+            Some(Fact::Integer(401 | 403)) if self.settings.auth.is_some() => {
+                broken.blamed(Blame::Permission)
+            }
+            _ => broken,
+        }
+    }
+
     async fn look(&self, scope: &Scope, reading: &mut Reading) -> Result<(), Failure> {
         let mut ask = self.ask(scope)?;
+        for credential in &ask.credentials {
+            scope.hide(credential);
+        }
         let origin = ask.url.clone();
         let mut trail = Trail::new(self.settings.follow.unwrap_or(FOLLOW));
         loop {
@@ -173,9 +200,11 @@ impl Http {
         let redirects = hop.trail.redirects();
         let span = hop.scope.ids.span(&format!("{}/request/{redirects}", reading.place));
         evidence::open(&hop.ask.method, &hop.ask.url, redirects, span, reading, hop.scope);
-        let result = self.exchange(hop, span, reading).await;
-        if let Err(failure) = &result {
+        let mut result = self.exchange(hop, span, reading).await;
+        if let Err(failure) = &mut result {
             reading.timeline.broke(failure.error_type);
+            // It may quote what the target said.
+            failure.message = hop.scope.clean(&failure.message);
         }
         let now = reading.timeline.elapsed();
         if let Some(request) = reading.requests.last_mut() {
@@ -199,7 +228,17 @@ impl Http {
         evidence::connected(&connection, reading);
         let two = self.speaks_two(&connection, url)?;
         let proxy = way.proxy.as_ref().filter(|_| connection.through_proxy);
-        let request = self.message(hop, span, two, proxy)?;
+        let message = Message {
+            ask: hop.ask,
+            scope: hop.scope,
+            span,
+            cookies: hop.cookies.as_deref(),
+            at_home: hop.at_home,
+            accept_encoding: self.accept_encoding.as_ref(),
+            two,
+            proxy,
+        };
+        let request = message.write()?;
         if let Some(name) = request.headers().get(header::USER_AGENT) {
             evidence::introduced(&String::from_utf8_lossy(name.as_bytes()), reading);
         }
@@ -218,11 +257,11 @@ impl Http {
         note_head(&parts, hop, reading);
         let set = parts.headers.get_all(header::SET_COOKIE).iter();
         hop.scope.keep_cookies(url, set.filter_map(|value| value.to_str().ok()));
-        let next = hop.trail.next(&hop.ask.method, url, parts.status, &parts.headers)?;
-        if next.is_some() {
+        let next = hop.trail.next(&hop.ask.method, url, parts.status, &parts.headers);
+        if !matches!(next, Ok(None)) {
             // The connection is this request's own: what else it has to say is not heard.
             reading.timeline.end_at(exchange.ended_at());
-            return Ok(next);
+            return next;
         }
         let ended = self.receive(&mut exchange, &parts, reading).await?;
         reading.timeline.end_at(ended);
@@ -271,51 +310,12 @@ impl Http {
         Err(Failure::new(ErrorType::TlsProtocol, message))
     }
 
-    /// The request as it goes over the wire.
-    fn message(
-        &self,
-        hop: &Hop<'_>,
-        span: [u8; 8],
-        two: bool,
-        proxy: Option<&Proxy>,
-    ) -> Result<Request<Bytes>, Failure> {
-        let Hop { ask, scope, .. } = hop;
-        let mut headers = HeaderMap::with_capacity(16);
-        if !two {
-            headers.insert(header::HOST, host(&ask.url)?);
-        }
-        headers.insert(header::USER_AGENT, user_agent(scope));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        if let Some(accept) = &self.accept_encoding {
-            headers.insert(header::ACCEPT_ENCODING, accept.clone());
-        }
-        if !ask.headers.contains_key("traceparent") {
-            propagate(scope, span, &mut headers);
-        }
-        for name in ask.headers.keys() {
-            headers.remove(name);
-        }
-        for (name, value) in &ask.headers {
-            if hop.at_home || !value.is_sensitive() {
-                headers.append(name, value.clone());
-            }
-        }
-        add_cookies(hop.cookies.as_deref(), &mut headers);
-        let mut uri = request::on_wire(&ask.url, two || proxy.is_some())?;
-        if two {
-            uri = prepare_for_two(uri, &mut headers)?;
-        }
-        if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.as_ref()) {
-            let value = HeaderValue::from_str(authorization.expose());
-            let mut value = value.map_err(|_| unfit("proxy", "its user fits no header"))?;
-            value.set_sensitive(true);
-            headers.insert(header::PROXY_AUTHORIZATION, value);
-        }
-        let mut request = Request::new(ask.body.clone());
-        *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        Ok(request)
+    fn literal_ask(&self) -> Result<Ask, Refused> {
+        let literal = |template: &Template| Ok(template.literal().unwrap_or_default().into_owned());
+        self.settings.ask(&literal, self.file.as_ref()).map_err(|trouble| match trouble {
+            Trouble::Refused(refused) => refused,
+            Trouble::Failure(failure) => Refused::new("", failure.message),
+        })
     }
 
     fn ask(&self, scope: &Scope) -> Result<Arc<Ask>, Failure> {
@@ -327,12 +327,8 @@ impl Http {
                 request::hide_disguises(template, scope)?;
             }
         }
-        let ask = self.settings.ask(&|template| template.render(scope), self.file.as_ref())?;
-        if let Some(value) = ask.headers.get(header::AUTHORIZATION).filter(|_| self.has_secrets) {
-            let token = value.to_str().unwrap_or_default().split_once(' ').map(|(_, token)| token);
-            scope.hide(&crate::secret::Secret::new(token.unwrap_or_default()));
-        }
-        Ok(Arc::new(ask))
+        let fill = |template: &Template| template.render(scope);
+        Ok(Arc::new(self.settings.ask(&fill, self.file.as_ref())?))
     }
 
     fn proxy(&self, scope: &Scope) -> Result<Option<Proxy>, Failure> {
@@ -357,17 +353,7 @@ impl Http {
         };
         let host = self.fixed.as_ref().filter(|_| at_home);
         let host = host.map_or("", |ask| evidence::bare_host(&ask.url));
-        slot.get_or_init(|| {
-            Tls::build(&settings, alpn, host, &self.folder).map_err(|refused| {
-                let key = if refused.key.is_empty() {
-                    "tls".to_owned()
-                } else {
-                    format!("tls.{}", refused.key)
-                };
-                Refused { key, ..refused }
-            })
-        })
-        .clone()
+        slot.get_or_init(|| Tls::build(&settings, alpn, host, &self.folder)).clone()
     }
 }
 
@@ -415,149 +401,5 @@ fn follow(ask: &Ask, next: Next) -> Ask {
         }
     }
     let body = if with_body { ask.body.clone() } else { Bytes::new() };
-    Ask { method, url, headers, body }
-}
-
-fn host(url: &Url) -> Result<HeaderValue, Failure> {
-    HeaderValue::from_str(evidence::authority(url))
-        .map_err(|_| unfit("url", "its host fits no header"))
-}
-
-fn user_agent(scope: &Scope) -> HeaderValue {
-    let visible = |letter: char| if letter.is_ascii_graphic() { letter } else { '?' };
-    let probe: String = scope.probe.as_str().chars().map(visible).collect();
-    let name = format!("picket/{} (probe={probe})", env!("CARGO_PKG_VERSION"));
-    HeaderValue::from_str(&name).unwrap_or_else(|_| HeaderValue::from_static("picket"))
-}
-
-/// The run's context, for the target's own traces.
-fn propagate(scope: &Scope, span: [u8; 8], headers: &mut HeaderMap) {
-    let trace = scope.ids.trace_hex();
-    let span = hex(&span);
-    let sampled = u8::from(scope.sampled);
-    let (epoch, rest) = trace.split_at_checked(8).unwrap_or((&trace, ""));
-    for (name, value) in [
-        ("traceparent", format!("00-{trace}-{span}-{sampled:02x}")),
-        ("tracestate", format!("picket={}", scope.ids.run)),
-        ("x-amzn-trace-id", format!("Root=1-{epoch}-{rest};Parent={span};Sampled={sampled}")),
-    ] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    }
-}
-
-fn add_cookies(cookies: Option<&str>, headers: &mut HeaderMap) {
-    let Some(cookies) = cookies else { return };
-    let own = headers.get(header::COOKIE).and_then(|own| own.to_str().ok());
-    let all = own.map_or_else(|| cookies.to_owned(), |own| format!("{own}; {cookies}"));
-    if let Ok(mut value) = HeaderValue::from_str(&all) {
-        value.set_sensitive(true);
-        headers.insert(header::COOKIE, value);
-    }
-}
-
-/// HTTP/2 has its own place for the host, and no connection of one hop to speak of.
-fn prepare_for_two(uri: http::Uri, headers: &mut HeaderMap) -> Result<http::Uri, Failure> {
-    for name in ["connection", "keep-alive", "proxy-connection", "te", "upgrade"] {
-        headers.remove(name);
-    }
-    let Some(host) = headers.remove(header::HOST) else { return Ok(uri) };
-    let mut parts = uri.into_parts();
-    let authority = http::uri::Authority::from_maybe_shared(host);
-    parts.authority = Some(authority.map_err(|_| unfit("headers.host", "no host and port"))?);
-    http::Uri::from_parts(parts).map_err(|_| unfit("headers.host", "no host and port"))
-}
-
-fn unfit(key: &str, message: &str) -> Failure {
-    Failure::new(ErrorType::ConfigInvalid, format!("{key}: {message}"))
-}
-
-/// What is settled when the file is loaded.
-impl Http {
-    fn refuse_what_does_not_fit(&self) -> Result<(), Refused> {
-        let Settings { version, reuse, auth, headers, tls, follow, .. } = &self.settings;
-        if *version == Version::Three {
-            return Err(request::later("version", "HTTP/3"));
-        }
-        if *reuse {
-            return Err(request::later("reuse", "a connection kept between runs"));
-        }
-        match auth {
-            Some(Auth::Oauth2(_)) => return Err(request::later("auth.oauth2", "OAuth 2")),
-            Some(Auth::Sigv4(_)) => return Err(request::later("auth.sigv4", "signing by SigV4")),
-            Some(Auth::Basic(_) | Auth::Bearer(_)) if has_authorization(headers) => {
-                let message = "`auth` writes this header: keep one of the two";
-                return Err(Refused::new("headers.authorization", message));
-            }
-            Some(Auth::Basic(_) | Auth::Bearer(_)) | None => {}
-        }
-        let mut bodies = self.settings.bodies();
-        if let (Some(first), Some(second)) = (bodies.next(), bodies.next()) {
-            let message = format!("there is `{first}` already: a request has one body");
-            return Err(Refused::new(second, message));
-        }
-        self.settings.method()?;
-        self.check_url()?;
-        if tls.is_some() && self.is_in_the_open() && *follow == Some(0) {
-            return Err(Refused::new("tls", "there is no TLS on an http:// URL: write https://"));
-        }
-        for (name, text::Text(template)) in headers {
-            let value = template.literal().unwrap_or_default();
-            request::field(name, &value)?;
-        }
-        Ok(())
-    }
-
-    fn check_url(&self) -> Result<(), Refused> {
-        if let Some(literal) = self.settings.url.literal() {
-            return request::target(&literal).map(|_| ());
-        }
-        // With a variable in it, what stands before the variable must fit.
-        let written = self.settings.url.to_string();
-        let scheme = written.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        match scheme.as_deref() {
-            Some("http" | "https") | None if written.starts_with("${") => Ok(()),
-            Some("http" | "https") => Ok(()),
-            _ => request::target(&written).map(|_| ()),
-        }
-    }
-
-    /// Whether the URL is an `http://` one.
-    fn is_in_the_open(&self) -> bool {
-        let written = self.settings.url.to_string();
-        written.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"))
-    }
-
-    fn literal_ask(&self) -> Result<Ask, Refused> {
-        let literal = |template: &Template| Ok(template.literal().unwrap_or_default().into_owned());
-        self.settings.ask(&literal, self.file.as_ref()).map_err(|trouble| match trouble {
-            Trouble::Refused(refused) => refused,
-            Trouble::Failure(failure) => Refused::new("", failure.message),
-        })
-    }
-
-    fn literal_proxy(&self) -> Result<Option<Proxy>, Refused> {
-        let Some(literal) = self.settings.proxy.as_ref().and_then(Template::literal) else {
-            return Ok(None);
-        };
-        Proxy::parse(&literal).map(Some).map_err(|message| Refused::new("proxy", message))
-    }
-
-    fn read_body_file(&self) -> Result<Option<Bytes>, Refused> {
-        let Some(template) = &self.settings.body_file else { return Ok(None) };
-        let refused = |message: String| Refused::new("body_file", message);
-        let path = template
-            .literal()
-            .ok_or_else(|| refused("a path that only the run knows cannot be read".to_owned()))?;
-        let path = self.folder.join(path.as_ref());
-        let read = std::fs::read(&path);
-        let bytes =
-            read.map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
-        Ok(Some(bytes.into()))
-    }
-}
-
-fn has_authorization(headers: &std::collections::BTreeMap<String, text::Text>) -> bool {
-    headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"))
+    Ask { method, url, headers, body, credentials: Vec::new() }
 }

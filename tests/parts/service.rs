@@ -39,6 +39,16 @@ impl Service {
         self.0.wait().unwrap().code()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();

@@ -95,8 +95,10 @@ impl Gathering {
             Coding::Br if wide(first) => return Err(too_wide(coding)),
             Coding::Br => Way::Brotli(Box::new(DecompressorWriter::new(bounded, 4096))),
             Coding::Zstd => {
-                let mut raw = zstd::stream::raw::Decoder::new().map_err(no_decoder)?;
-                raw.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(no_decoder)?;
+                let mut raw =
+                    zstd::stream::raw::Decoder::new().map_err(|error| no_decoder(&error))?;
+                raw.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))
+                    .map_err(|error| no_decoder(&error))?;
                 Way::Zstd(Box::new(Zstd::with_writer(zio::Writer::new(bounded, raw))))
             }
         })
@@ -140,7 +142,7 @@ fn too_wide(coding: Coding) -> Failure {
     Failure::new(ErrorType::ResponseTooLarge, message)
 }
 
-fn no_decoder(error: io::Error) -> Failure {
+fn no_decoder(error: &io::Error) -> Failure {
     Failure::new(ErrorType::AgentOverloaded, format!("cannot make a decoder: {error}"))
 }
 

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use http::{HeaderMap, Method, StatusCode, Version};
 use url::Url;
@@ -31,9 +30,9 @@ pub(super) fn request_head(
     let version = if two { "HTTP/2" } else { "HTTP/1.1" };
     let target = &url[url::Position::BeforePath..];
     let mut head = String::with_capacity(512);
-    write_line(&mut head, format_args!("{} {target} {version}", request.method));
+    write_line(&mut head, &format!("{} {target} {version}", request.method));
     if two {
-        write_line(&mut head, format_args!("host: {}", authority(url)));
+        write_line(&mut head, &format!("host: {}", authority(url)));
     }
     write_fields(&mut head, &request.headers);
     scope.clean(&head)
@@ -52,7 +51,7 @@ pub(super) fn response_head(response: &http::response::Parts, scope: &Scope) -> 
     let status = response.status.as_str();
     write_line(
         &mut head,
-        format_args!("HTTP/{version} {status} {}", reason.as_deref().unwrap_or_default()),
+        &format!("HTTP/{version} {status} {}", reason.as_deref().unwrap_or_default()),
     );
     write_fields(&mut head, &response.headers);
     scope.clean(&head)
@@ -61,19 +60,16 @@ pub(super) fn response_head(response: &http::response::Parts, scope: &Scope) -> 
 fn write_fields(head: &mut String, headers: &HeaderMap) {
     for (name, value) in headers {
         if value.is_sensitive() || is_sensitive(name.as_str()) {
-            write_line(head, format_args!("{name}: {REDACTED}"));
+            write_line(head, &format!("{name}: {REDACTED}"));
         } else {
             let value = String::from_utf8_lossy(value.as_bytes());
-            write_line(head, format_args!("{name}: {value}"));
+            write_line(head, &format!("{name}: {value}"));
         }
     }
 }
 
-fn write_line(head: &mut String, line: std::fmt::Arguments<'_>) {
-    // A `String` takes whatever is written to it.
-    let _ = head.write_fmt(line);
-    let trimmed = head.trim_end().len();
-    head.truncate(trimmed);
+fn write_line(head: &mut String, line: &str) {
+    head.push_str(line.trim_end());
     head.push('\n');
 }
 

@@ -312,8 +312,9 @@ impl Watch {
         if self.seen.has_ended() && (error.is_io() || error.reason().is_none()) {
             return self.ended();
         }
-        let large = u64::try_from(MAX_HEAD).unwrap_or(u64::MAX);
-        if !self.answered && self.stamps.read() > large {
+        // So h2 turns down a head above its bound, and one that has not ended far beyond it.
+        let turned_down = [Some(h2::Reason::REFUSED_STREAM), Some(h2::Reason::ENHANCE_YOUR_CALM)];
+        if !self.answered && turned_down.contains(&error.reason()) {
             return head_too_large();
         }
         self.malformed(&said(error))

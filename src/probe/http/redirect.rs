@@ -137,11 +137,15 @@ pub(super) fn is_forbidden(address: IpAddr) -> bool {
 
 /// The IPv4 address inside an IPv6 one: mapped, compatible, NAT64 and 6to4.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = address.segments();
-    let inner = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0 | 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => Some(inner(high, low)),
-        [0x2002, high, low, ..] => Some(inner(high, low)),
+    let segments = address.segments();
+    let inner = |halves: &[u16]| match halves {
+        [high, low, ..] => Some(Ipv4Addr::from((u32::from(*high) << 16) | u32::from(*low))),
+        [] | [_] => None,
+    };
+    match segments.as_slice() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, rest @ ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, rest @ ..]
+        | [0x2002, rest @ ..] => inner(rest),
         _ => None,
     }
 }
@@ -180,7 +184,7 @@ mod tests {
 
     fn next(
         follow: u32,
-        method: Method,
+        method: &Method,
         from: &str,
         status: u16,
         to: &str,
@@ -189,7 +193,7 @@ mod tests {
         headers.insert(header::LOCATION, to.parse().unwrap());
         let status = StatusCode::from_u16(status).unwrap();
         Trail::new(follow)
-            .next(&method, &from.parse().unwrap(), status, &headers)
+            .next(method, &from.parse().unwrap(), status, &headers)
             .map_err(|failure| failure.error_type)
     }
 
@@ -204,7 +208,7 @@ mod tests {
             (308, Method::POST, Method::POST),
             (301, Method::DELETE, Method::DELETE),
         ] {
-            let next = next(5, before.clone(), "http://a/x", status, "y").unwrap().unwrap();
+            let next = next(5, &before, "http://a/x", status, "y").unwrap().unwrap();
             assert_eq!(next.method, after, "{status} {before}");
             assert_eq!(next.url.as_str(), "http://a/y");
             assert_eq!(next.with_body, before == after);
@@ -213,9 +217,9 @@ mod tests {
 
     #[test]
     fn what_is_not_to_be_followed_is_the_final_answer() {
-        assert_eq!(next(0, Method::GET, "http://a/", 302, "http://b/"), Ok(None));
-        assert_eq!(next(5, Method::GET, "http://a/", 304, "http://b/"), Ok(None));
-        assert_eq!(next(5, Method::GET, "http://a/", 200, "http://b/"), Ok(None));
+        assert_eq!(next(0, &Method::GET, "http://a/", 302, "http://b/"), Ok(None));
+        assert_eq!(next(5, &Method::GET, "http://a/", 304, "http://b/"), Ok(None));
+        assert_eq!(next(5, &Method::GET, "http://a/", 200, "http://b/"), Ok(None));
     }
 
     #[test]
@@ -237,7 +241,7 @@ mod tests {
         ] {
             let from = "http://a/";
             assert_eq!(
-                next(5, Method::GET, from, 302, to),
+                next(5, &Method::GET, from, 302, to),
                 Err(ErrorType::RedirectForbidden),
                 "{to}"
             );
@@ -246,9 +250,9 @@ mod tests {
 
     #[test]
     fn no_redirect_leads_into_the_open() {
-        let down = next(5, Method::GET, "https://a/", 301, "http://a/");
+        let down = next(5, &Method::GET, "https://a/", 301, "http://a/");
         assert_eq!(down, Err(ErrorType::RedirectDowngrade));
-        let nowhere = next(5, Method::GET, "https://a/", 301, "https://");
+        let nowhere = next(5, &Method::GET, "https://a/", 301, "https://");
         assert_eq!(nowhere, Err(ErrorType::ResponseMalformed));
     }
 

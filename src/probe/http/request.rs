@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
 use url::Url;
 
@@ -18,7 +18,7 @@ use crate::setting::Refused;
 use crate::template::{Scope, Template, Variable};
 
 /// One request, ready but for what changes from run to run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Ask {
     pub(super) method: Method,
     pub(super) url: Url,
@@ -26,6 +26,8 @@ pub(super) struct Ask {
     /// as sensitive.
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What no record may show.
+    pub(super) credentials: Vec<Secret>,
 }
 
 /// Why a request could not be made out.
@@ -64,8 +66,8 @@ impl From<Trouble> for Failure {
 pub(super) type Fill<'a> = &'a dyn Fn(&Template) -> Result<String, Failure>;
 
 impl Settings {
-    /// Makes out the request. `fill` gives each template's text; `file` is what `body_file` holds.
-    pub(super) fn ask(&self, fill: Fill<'_>, file: Option<&Bytes>) -> Result<Ask, Trouble> {
+    /// Makes out the request. `fill` gives each template's text; `from_file` is what `body_file` holds.
+    pub(super) fn ask(&self, fill: Fill<'_>, from_file: Option<&Bytes>) -> Result<Ask, Trouble> {
         let mut url = target(&fill(&self.url)?)?;
         if !self.query.is_empty() {
             let pairs = filled(&self.query, fill)?;
@@ -80,12 +82,16 @@ impl Settings {
         if let Some(value) = self.authorization(fill)? {
             headers.insert(header::AUTHORIZATION, value);
         }
-        let (content_type, body) = self.content(fill, file)?;
+        let (content_type, body) = self.content(fill, from_file)?;
         if let Some(content_type) = content_type {
             let value = HeaderValue::from_static(content_type);
             headers.entry(header::CONTENT_TYPE).or_insert(value);
         }
-        Ok(Ask { method: self.method()?, url, headers, body })
+        let mut credentials = credentials(&headers);
+        if let Some(Auth::Basic(basic)) = &self.auth {
+            credentials.extend(credential(&fill(&basic.password)?));
+        }
+        Ok(Ask { method: self.method()?, url, headers, body, credentials })
     }
 
     /// The method: as written, or what the body asks for.
@@ -99,7 +105,9 @@ impl Settings {
             refused(format!("{method:?} is no method: write GET, POST or another token"))
         })?;
         let upper = method.to_ascii_uppercase();
-        if upper != *method && Method::from_bytes(upper.as_bytes()).is_ok_and(is_known) {
+        if upper != *method
+            && Method::from_bytes(upper.as_bytes()).is_ok_and(|upper| is_known(&upper))
+        {
             return Err(refused(format!("methods are case-sensitive: write {upper}")));
         }
         if parsed == Method::CONNECT {
@@ -142,7 +150,7 @@ impl Settings {
     fn content(
         &self,
         fill: Fill<'_>,
-        file: Option<&Bytes>,
+        from_file: Option<&Bytes>,
     ) -> Result<(Option<&'static str>, Bytes), Failure> {
         if let Some(body) = &self.body {
             return Ok((None, fill(body)?.into()));
@@ -155,7 +163,7 @@ impl Settings {
             encoder.extend_pairs(filled(form, fill)?);
             return Ok((Some("application/x-www-form-urlencoded"), encoder.finish().into()));
         }
-        Ok((None, file.cloned().unwrap_or_default()))
+        Ok((None, from_file.cloned().unwrap_or_default()))
     }
 
     /// Every template whose value may stand in a request.
@@ -179,6 +187,24 @@ impl Settings {
         }
         templates
     }
+}
+
+/// The credentials among header fields, also without their scheme; a target may say them back. What is shorter than a
+/// credential should be is left alone: it would blot out half of every record.
+fn credentials(headers: &HeaderMap) -> Vec<Secret> {
+    headers
+        .iter()
+        .filter(|(name, value)| value.is_sensitive() && **name != header::HOST)
+        .filter_map(|(_, value)| value.to_str().ok())
+        .flat_map(|value| [Some(value), value.split_once(' ').map(|(_, token)| token)])
+        .flatten()
+        .filter_map(credential)
+        .collect()
+}
+
+fn credential(value: &str) -> Option<Secret> {
+    const SHORTEST: usize = 6;
+    (value.len() >= SHORTEST).then(|| Secret::new(value))
 }
 
 /// Refuses what is not built yet.
@@ -222,10 +248,10 @@ pub(super) fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue)
     Ok((parsed, value))
 }
 
-fn is_known(method: Method) -> bool {
+fn is_known(method: &Method) -> bool {
     [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::PATCH]
-        .contains(&method)
-        || [Method::OPTIONS, Method::TRACE, Method::CONNECT].contains(&method)
+        .contains(method)
+        || [Method::OPTIONS, Method::TRACE, Method::CONNECT].contains(method)
 }
 
 fn filled(
@@ -244,14 +270,13 @@ fn filled_json(json: &Value, fill: Fill<'_>) -> Result<Value, Failure> {
         Value::Array(items) => Value::Array(
             items.iter().map(|item| filled_json(item, fill)).collect::<Result<_, _>>()?,
         ),
-        Value::Object(map) => match moment(map) {
-            Some(moment) => moment.clone(),
-            None => {
-                let pairs =
-                    map.iter().map(|(key, value)| Ok((key.clone(), filled_json(value, fill)?)));
-                Value::Object(pairs.collect::<Result<_, Failure>>()?)
+        Value::Object(map) => {
+            if let Some(moment) = moment(map) {
+                return Ok(moment.clone());
             }
-        },
+            let pairs = map.iter().map(|(key, value)| Ok((key.clone(), filled_json(value, fill)?)));
+            Value::Object(pairs.collect::<Result<_, Failure>>()?)
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => json.clone(),
     })
 }
@@ -306,10 +331,7 @@ pub(super) fn without_userinfo(url: &mut Url) {
     url.set_username("").and_then(|()| url.set_password(None)).unwrap_or_default();
 }
 
-/// The request's target on the wire: path and query alone, or the whole address.
-pub(super) fn on_wire(url: &Url, whole: bool) -> Result<Uri, Failure> {
-    let text = if whole { url.as_str() } else { &url[url::Position::BeforePath..] };
-    text.parse().map_err(|error| {
-        Failure::new(ErrorType::ConfigInvalid, format!("url: cannot be asked for: {error}"))
-    })
+/// A value that is known only in the run does not fit.
+pub(super) fn unfit(key: &str, message: &str) -> Failure {
+    Trouble::Refused(Refused::new(key, message)).into()
 }

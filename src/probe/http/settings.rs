@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::compression::Compression;
+use super::request;
 use super::text::Text;
-use crate::dial::{Family, TlsSettings};
+use crate::dial::{Family, Proxy, TlsSettings};
 use crate::period::Size;
 use crate::setting::Refused;
 use crate::template::Template;
 
 /// The keys of `http = { … }`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::probe) struct Settings {
     /// Where to: an `http://` or `https://` address. A user and password go into `auth`, not here.
@@ -70,8 +73,97 @@ pub(in crate::probe) struct Settings {
     pub(super) proxy: Option<Template>,
 }
 
+impl Settings {
+    /// What one key cannot say of itself.
+    pub(super) fn refuse_what_does_not_fit(&self) -> Result<(), Refused> {
+        let Settings { version, reuse, auth, headers, tls, follow, .. } = self;
+        if *version == Version::Three {
+            return Err(request::later("version", "HTTP/3"));
+        }
+        if *reuse {
+            return Err(request::later("reuse", "a connection kept between runs"));
+        }
+        match auth {
+            Some(Auth::Oauth2(_)) => return Err(request::later("auth.oauth2", "OAuth 2")),
+            Some(Auth::Sigv4(_)) => return Err(request::later("auth.sigv4", "signing by SigV4")),
+            Some(Auth::Basic(_) | Auth::Bearer(_)) if has_authorization(headers) => {
+                let message = "`auth` writes this header: keep one of the two";
+                return Err(Refused::new("headers.authorization", message));
+            }
+            Some(Auth::Basic(_) | Auth::Bearer(_)) | None => {}
+        }
+        let mut bodies = self.bodies();
+        if let (Some(first), Some(second)) = (bodies.next(), bodies.next()) {
+            let message = format!("there is `{first}` already: a request has one body");
+            return Err(Refused::new(second, message));
+        }
+        self.method()?;
+        self.check_url()?;
+        if tls.is_some() && self.is_in_the_open() && *follow == Some(0) {
+            return Err(Refused::new("tls", "there is no TLS on an http:// URL: write https://"));
+        }
+        for (name, Text(template)) in headers {
+            let value = template.literal().unwrap_or_default();
+            request::field(name, &value)?;
+        }
+        Ok(())
+    }
+
+    fn check_url(&self) -> Result<(), Refused> {
+        if let Some(literal) = self.url.literal() {
+            return request::target(&literal).map(|_| ());
+        }
+        // With a variable in it, what stands around the variable must fit.
+        let written = self.url.to_string();
+        if written.starts_with("${") {
+            return Ok(());
+        }
+        let (scheme, rest) = written.split_once("://").unwrap_or((&written, ""));
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        if !known || authority.contains('@') {
+            // A stand-in for the variables, so that the message is that of any other URL.
+            let stand_in = if known { format!("{scheme}://user@host/") } else { written };
+            return request::target(&stand_in).map(|_| ());
+        }
+        Ok(())
+    }
+
+    /// Whether the URL is an `http://` one.
+    pub(super) fn is_in_the_open(&self) -> bool {
+        let written = self.url.to_string();
+        written.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"))
+    }
+
+    /// The proxy, when nothing in it waits for the run.
+    pub(super) fn literal_proxy(&self) -> Result<Option<Proxy>, Refused> {
+        let Some(literal) = self.proxy.as_ref().and_then(Template::literal) else {
+            return Ok(None);
+        };
+        Proxy::parse(&literal).map(Some).map_err(|message| Refused::new("proxy", message))
+    }
+
+    /// What `body_file` holds.
+    pub(super) fn read_body_file(&self, folder: &Path) -> Result<Option<Bytes>, Refused> {
+        let Some(template) = &self.body_file else { return Ok(None) };
+        let refused = |message: String| Refused::new("body_file", message);
+        let path = template
+            .literal()
+            .ok_or_else(|| refused("a path that only the run knows cannot be read".to_owned()))?;
+        let path = folder.join(path.as_ref());
+        let read = std::fs::read(&path);
+        let bytes =
+            read.map_err(|error| refused(format!("cannot read {}: {error}", path.display())))?;
+        Ok(Some(bytes.into()))
+    }
+}
+
+fn has_authorization(headers: &BTreeMap<String, Text>) -> bool {
+    headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"))
+}
+
 /// Who asks.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(in crate::probe) enum Auth {
     /// A user and a password.
@@ -85,7 +177,7 @@ pub(in crate::probe) enum Auth {
 }
 
 /// Whatever a later version will read.
-#[derive(Debug, JsonSchema)]
+#[derive(JsonSchema)]
 #[schemars(transparent)]
 pub(in crate::probe) struct Later(#[schemars(with = "Value")] ());
 
@@ -96,7 +188,7 @@ impl<'de> Deserialize<'de> for Later {
 }
 
 /// A user and a password.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::probe) struct Basic {
     /// The user.

@@ -2,6 +2,7 @@
 
 use super::server::say;
 use super::*;
+use crate::failure::{Blame, Failure};
 use crate::phase::Timed;
 
 const BROTLI_HELLO: &[u8] = &[0x0b, 0x02, 0x80, b'h', b'e', b'l', b'l', b'o', 0x03];
@@ -47,7 +48,7 @@ async fn a_body_brings_its_method_type_and_length() {
             .await;
     assert!(json.starts_with("post /a%20b?c=d&page=2&q=x+y http/1.1"), "{json}");
     assert!(json.contains("content-type: application/json\r\n"), "{json}");
-    assert!(json.contains("content-length: 39\r\n"), "{json}");
+    assert!(json.contains("content-length: 37\r\n"), "{json}");
     let form = heard("form = { a = 'b c', d = 1 }\nmethod = 'PUT'").await;
     assert!(form.starts_with("put "), "{form}");
     assert!(form.contains("content-type: application/x-www-form-urlencoded\r\n"), "{form}");
@@ -128,7 +129,7 @@ async fn a_secret_in_a_url_shows_in_no_record() {
     let (seen, reading) = attempt(&http(&keys).unwrap(), Duration::from_secs(20)).await;
     assert_eq!(seen, "pass");
     assert!(server.heard()[0].contains("h%26nter+2%22"), "{:?}", server.heard());
-    let records = format!("{:?}", reading);
+    let records = format!("{reading:?}");
     assert!(!records.contains("nter"), "{records}");
 }
 
@@ -163,4 +164,21 @@ async fn a_proxy_is_asked_for_the_whole_address() {
     assert!(head.starts_with("get http://orders.invalid/x?y http/1.1\r\n"), "{head}");
     assert!(head.contains("proxy-authorization: basic dtpw\r\n"), "{head}");
     assert!(reading.evidence.request.unwrap().contains("proxy-authorization: ***"));
+}
+
+#[test]
+fn a_refusal_is_laid_at_the_right_door() {
+    for (status, keys, error_type, blame) in [
+        (429, "", ErrorType::Throttled, Blame::Quota),
+        (403, "auth = { bearer = 'hunter2' }", ErrorType::ExpectStatus, Blame::Permission),
+        (401, "", ErrorType::ExpectStatus, Blame::Target),
+        (500, "auth = { bearer = 'hunter2' }", ErrorType::ExpectStatus, Blame::Target),
+    ] {
+        let mut reading = Reading::new("step/0".to_owned(), Instant::now());
+        reading.fact("status", i64::from(status));
+        let http = http(&format!("url = 'http://a/'\n{keys}")).unwrap();
+        let broken = Failure::new(ErrorType::ExpectStatus, "status == 200");
+        let laid = http.lay_blame(&reading, broken);
+        assert_eq!((laid.error_type, laid.blame), (error_type, blame), "{status} {keys}");
+    }
 }

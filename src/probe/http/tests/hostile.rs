@@ -276,7 +276,7 @@ fn odd_but_right() -> Vec<Row> {
         ("more than it said", say(head("content-length: 4") + "body and soul"), "", "pass"),
         (
             "reset after the whole answer",
-            then(say(head("content-length: 4") + "body"), Hold),
+            then(say(head("content-length: 4") + "body"), Reset),
             "",
             "pass",
         ),
@@ -308,6 +308,9 @@ fn as_http_two() -> Vec<Row> {
     // `:status: 200` is entry 8 of the static table.
     let ok = |flags| frame(1, flags, 1, &[0x88]);
     let keys = "version = '2'";
+    // Entry 16 of the static table is `accept-encoding: gzip, deflate`.
+    let fields = |count| [&[0x88][..], &vec![0x90; count]].concat();
+    let endless = frame(9, 0, 1, &vec![0x90; 16 << 10]);
     vec![
         ("h2: silence", vec![Hold], keys, "response.timeout"),
         ("h2: settings and silence", then(begin(vec![]), Hold), keys, "response.timeout"),
@@ -355,6 +358,30 @@ fn as_http_two() -> Vec<Row> {
             "response.malformed",
         ),
         ("h2: TCP reset", vec![HearBytes(24), Reset], keys, "response.reset"),
+        (
+            "h2: 201 fields",
+            then(begin(frame(1, 5, 1, &fields(201))), Hold),
+            keys,
+            "response.too_large",
+        ),
+        (
+            "h2: an endless head",
+            then(begin(frame(1, 0, 1, &[0x88])), Endless(endless)),
+            keys,
+            "response.too_large",
+        ),
+        (
+            "h2: a head above the bound",
+            then(begin(frame(1, 5, 1, &fields(12_000))), Hold),
+            keys,
+            "response.too_large",
+        ),
+        (
+            "h2: 17 interim answers",
+            then(begin(frame(1, 4, 1, &[0x08, 3, b'1', b'0', b'3']).repeat(17)), Hold),
+            keys,
+            "response.too_large",
+        ),
         ("h2: an answer without a body", then(begin(ok(5)), Hold), keys, "pass"),
         (
             "h2: an answer with a body",

@@ -47,13 +47,13 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let hears = Arc::clone(&heard);
+        let ears = Arc::clone(&heard);
         let task = tokio::spawn(async move {
             let mut turn = 0;
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 let script = scripts[turn.min(scripts.len() - 1)].clone();
-                tokio::spawn(play(stream, script, Arc::clone(&hears)));
+                tokio::spawn(play(stream, script, Arc::clone(&ears)));
                 turn += 1;
             }
         });
@@ -72,12 +72,12 @@ impl Drop for Server {
     }
 }
 
-async fn play(mut stream: TcpStream, script: Vec<Act>, heard: Arc<Mutex<Vec<String>>>) {
+async fn play(mut stream: TcpStream, script: Vec<Act>, ears: Arc<Mutex<Vec<String>>>) {
     for act in script {
         let done = match act {
             Act::Hear => match hear(&mut stream).await {
                 Ok(head) => {
-                    heard.lock().unwrap().push(head);
+                    ears.lock().unwrap().push(head);
                     Ok(())
                 }
                 Err(error) => Err(error),

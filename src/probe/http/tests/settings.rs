@@ -9,7 +9,8 @@ fn what_does_not_fit_is_refused_by_its_key() {
         ("url = 'a/b'", "url", "write a whole one"),
         ("url = 'ftp://a/'", "url", "http:// or https://"),
         ("url = 'https://u:p@a/'", "url", "auth = { basic"),
-        ("url = 'ftp://${order}/'", "url", ""),
+        ("url = 'ftp://${order}/'", "url", "http:// or https://"),
+        ("url = 'https://u:${secret:p}@a/'", "url", "auth = { basic"),
         (&format!("{url}method = 'G T'"), "method", "no method"),
         (&format!("{url}method = 'get'"), "method", "write GET"),
         (&format!("{url}headers = {{ 'a b' = 'c' }}"), "headers.a b", "no header's name"),
@@ -48,6 +49,8 @@ fn what_fits_is_taken() {
     for keys in [
         "url = 'https://${order}/x'",
         "url = '${link}'",
+        "url = '${link}/login?next=https://a/'",
+        "url = 'https://a/${order}@home'",
         "url = 'HTTPS://A.example/'\nmethod = 'PURGE'",
         "url = 'https://a/'\nresolver = ['10.0.0.2', '10.0.0.3:5353']\nconnect = '[::1]:443'",
         "url = 'https://a/'\ncompression = ['br']\nmax_body = '2MiB'\nip = '6'",
