@@ -36,9 +36,6 @@ const RECALLED: usize = 1000;
 /// Due times that went by unseen become records of their own up to so many a probe; the rest is counted.
 const MISSED_RECORDS: usize = 100;
 
-/// How long running probes may go on after the stop before their steps are cut.
-const DRAIN: Duration = Duration::from_secs(10);
-
 /// How long outboxes may flush at the stop.
 const FLUSH: Duration = Duration::from_secs(10);
 
@@ -51,6 +48,8 @@ pub struct Setup {
     pub limits: Limits,
     /// The most runs under way at once; one that is due beyond that is missed.
     pub most_running: usize,
+    /// How long runs may go on after the stop before their steps are cut.
+    pub drain: Duration,
     /// Where outcomes go.
     pub outlets: Vec<Arc<dyn Outlet>>,
     /// Where secrets come from.
@@ -97,6 +96,7 @@ struct Core {
     roster: Mutex<Roster>,
     secrets: Arc<Secrets>,
     room: Arc<Semaphore>,
+    drain: Duration,
     runtime: Handle,
     /// Held from working out a run's place in the ledger until the journal has taken it: the two keep one order.
     gate: tokio::sync::Mutex<()>,
@@ -112,7 +112,7 @@ struct Core {
 impl Agent {
     /// Starts everything in the order of the flow: journal, outboxes, then the schedule.
     pub async fn start(plan: Plan, setup: Setup) -> Result<Self, StartError> {
-        let Setup { state, limits, most_running, outlets, secrets, resource } = setup;
+        let Setup { state, limits, most_running, drain, outlets, secrets, resource } = setup;
         let started = clock::now();
         let health = Health::new(&plan.place, resource.clone()).map_err(StartError::Instruments)?;
         let recent = Arc::new(Mutex::new(Recent::default()));
@@ -136,6 +136,7 @@ impl Agent {
             roster: Mutex::new(roster),
             secrets: Arc::new(secrets),
             room: Arc::new(Semaphore::new(most_running)),
+            drain,
             runtime: Handle::current(),
             gate: tokio::sync::Mutex::new(()),
             fold: AtomicU64::new(0),
@@ -596,7 +597,7 @@ impl Core {
     /// Waits until every due time has its outcome; runs that take too long are cut, and their `finally` still runs.
     async fn drain(&self) {
         let mut open = self.open.subscribe();
-        if tokio::time::timeout(DRAIN, open.wait_for(|open| *open == 0)).await.is_ok() {
+        if tokio::time::timeout(self.drain, open.wait_for(|open| *open == 0)).await.is_ok() {
             return;
         }
         warn!(runs = self.roster().running(), "cutting the runs that are still under way");

@@ -56,6 +56,8 @@ pub struct Settings {
     pub resolver: Vec<SocketAddr>,
     /// How many runs may be under way at once.
     pub max_in_flight: usize,
+    /// How long runs may go on after the stop before they are cut.
+    pub drain: Duration,
     /// How long outcomes are kept.
     pub journal: Keep,
 }
@@ -107,6 +109,7 @@ impl Default for Settings {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9464))),
             resolver: Vec::new(),
             max_in_flight: 1024,
+            drain: Duration::from_secs(10),
             journal: Keep {
                 passes: Duration::from_hours(7 * 24),
                 failures: Duration::from_hours(30 * 24),

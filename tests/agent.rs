@@ -39,9 +39,9 @@ fn traced(receiver: &Receiver) -> Vec<String> {
 
 /// One number from `/metrics`: the sum over the series of that name.
 fn total(metrics: &str, name: &str) -> f64 {
-    let series = metrics.lines().filter(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-    });
+    let series = metrics
+        .lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
@@ -50,7 +50,9 @@ fn export(receiver: &Receiver) -> String {
 }
 
 fn probe(target: SocketAddr) -> String {
-    format!("[probe.hello]\nevery = '200ms'\ntimeout = '1s'\nhttp = {{ url = 'http://{target}/' }}\n")
+    format!(
+        "[probe.hello]\nevery = '200ms'\ntimeout = '1s'\nhttp = {{ url = 'http://{target}/' }}\n"
+    )
 }
 
 fn signal(picket: &Service, signal: Signal) {
@@ -63,13 +65,18 @@ async fn a_receiver_that_was_down_gets_everything_in_order_and_once() {
     let receiver = Receiver::start().await;
     receiver.always(Answer::Status(503, Some("0"), "down"));
     let address = free_address();
-    let mut picket = run_picket(folder.path(), address, &export(&receiver), &probe(serve_hello().await));
+    let mut picket =
+        run_picket(folder.path(), address, &export(&receiver), &probe(serve_hello().await));
     picket.listens(address).await;
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 10.0).then_some(())).await;
+    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 10.0).then_some(()))
+        .await;
     assert!(receiver.spans().is_empty());
 
     receiver.always(Answer::Ok);
-    until(address, "/metrics", |_, body| (total(body, "picket_outbox_sent_total") >= 30.0).then_some(())).await;
+    until(address, "/metrics", |_, body| {
+        (total(body, "picket_outbox_sent_total") >= 30.0).then_some(())
+    })
+    .await;
     let kept = journalled(address).await;
     assert_eq!(picket.stop(), Some(0));
     let traces = traced(&receiver);
@@ -80,7 +87,12 @@ async fn a_receiver_that_was_down_gets_everything_in_order_and_once() {
     for trace in kept.keys() {
         assert!(once.contains(trace), "{trace} is in the journal and never came");
     }
-    let starts: Vec<_> = receiver.spans().iter().filter(|span| span.parent_span_id.is_empty()).map(|span| span.start_time_unix_nano).collect();
+    let starts: Vec<_> = receiver
+        .spans()
+        .iter()
+        .filter(|span| span.parent_span_id.is_empty())
+        .map(|span| span.start_time_unix_nano)
+        .collect();
     assert!(starts.is_sorted(), "in order, with the original times");
 }
 
@@ -93,7 +105,8 @@ async fn what_was_journalled_before_a_crash_arrives_after_it_and_the_ledger_adds
     let address = free_address();
     let mut picket = run_picket(folder.path(), address, &export(&receiver), &probe(target));
     picket.listens(address).await;
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 5.0).then_some(())).await;
+    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 5.0).then_some(()))
+        .await;
     let before = journalled(address).await;
     picket.kill();
 
@@ -121,21 +134,33 @@ async fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
     let probes = probe(serve_hello().await);
     let mut picket = run_picket(folder.path(), address, "", &probes);
     picket.listens(address).await;
-    let success = |wanted: f64| move |_: u16, body: &str| (total(body, "picket_config_reload_success") == wanted).then(|| body.to_owned());
+    let success = |wanted: f64| {
+        move |_: u16, body: &str| {
+            (total(body, "picket_config_reload_success") == wanted).then(|| body.to_owned())
+        }
+    };
     until(address, "/metrics", success(1.0)).await;
 
     fs::write(folder.path().join("probes.toml"), "[probe.hello]\nhtpp = {}\n").unwrap();
     signal(&picket, Signal::HUP);
     let refused = until(address, "/metrics", success(0.0)).await;
     let runs = total(&refused, "probe_runs_total");
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= runs + 3.0).then_some(())).await;
+    until(address, "/metrics", |_, body| {
+        (total(body, "probe_runs_total") >= runs + 3.0).then_some(())
+    })
+    .await;
     let page = get(address, "/").await.unwrap().1;
     assert!(page.contains("did you mean `http`?"), "the page says why");
 
-    let more = format!("{probes}[probe.paused]\npaused = true\nevery = '200ms'\nhttp = {{ url = 'http://127.0.0.1:1/' }}\n");
+    let more = format!(
+        "{probes}[probe.paused]\npaused = true\nevery = '200ms'\nhttp = {{ url = 'http://127.0.0.1:1/' }}\n"
+    );
     fs::write(folder.path().join("probes.toml"), more).unwrap();
     signal(&picket, Signal::HUP);
-    let after = until(address, "/metrics", |_, body| body.contains("verdict=\"skipped\"").then(|| body.to_owned())).await;
+    let after = until(address, "/metrics", |_, body| {
+        body.contains("verdict=\"skipped\"").then(|| body.to_owned())
+    })
+    .await;
     assert_eq!(total(&after, "picket_config_reload_success"), 1.0);
     assert!(total(&after, "probe_runs_total") >= runs + 3.0, "counts go on");
     assert_eq!(total(&after, "picket_runs_planned_total"), total(&after, "probe_runs_total"));
@@ -154,7 +179,10 @@ async fn while_it_was_stopped_runs_are_missed_and_not_made_up_for() {
     // The time that is slept over is the point here.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     signal(&picket, Signal::CONT);
-    let metrics = until(address, "/metrics", |_, body| body.contains("verdict=\"missed\"").then(|| body.to_owned())).await;
+    let metrics = until(address, "/metrics", |_, body| {
+        body.contains("verdict=\"missed\"").then(|| body.to_owned())
+    })
+    .await;
     assert_eq!(total(&metrics, "picket_runs_planned_total"), total(&metrics, "probe_runs_total"));
     assert_eq!(picket.stop(), Some(0));
 }
@@ -182,7 +210,8 @@ async fn a_run_that_hangs_is_cut_at_the_stop_and_its_finally_still_runs() {
         .output()
         .unwrap();
     let text = String::from_utf8(history.stdout).unwrap();
-    let cut = text.lines().find(|line| line.contains("\"hang\"")).unwrap_or_else(|| panic!("{text}"));
+    let cut =
+        text.lines().find(|line| line.contains("\"hang\"")).unwrap_or_else(|| panic!("{text}"));
     let outcome: Value = serde_json::from_str(cut).unwrap();
     assert_eq!(outcome["verdict"], "skipped");
     assert!(outcome["message"].as_str().unwrap().contains("drain"), "{outcome}");
@@ -196,22 +225,34 @@ async fn a_full_disk_is_told_and_costs_nothing_once_there_is_room() {
     fs::create_dir(&state).unwrap();
     let address = free_address();
     // In a mount namespace of its own: a disk of 1 MiB that something else has filled.
-    let mut picket = run_on_a_small_disk(folder.path(), &state, address, &probe(serve_hello().await));
+    let mut picket =
+        run_on_a_small_disk(folder.path(), &state, address, &probe(serve_hello().await));
     picket.listens(address).await;
-    let failing = until(address, "/metrics", |_, body| (total(body, "picket_journal_failing") == 1.0).then(|| body.to_owned())).await;
+    let failing = until(address, "/metrics", |_, body| {
+        (total(body, "picket_journal_failing") == 1.0).then(|| body.to_owned())
+    })
+    .await;
     let runs = total(&failing, "probe_runs_total");
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= runs + 3.0).then_some(())).await;
+    until(address, "/metrics", |_, body| {
+        (total(body, "probe_runs_total") >= runs + 3.0).then_some(())
+    })
+    .await;
     assert!(get(address, "/").await.unwrap().1.contains("the journal cannot be written"));
 
     fs::remove_file(format!("/proc/{}/root{}/filler", picket.id(), state.display())).unwrap();
     let mended = until(address, "/metrics", |_, body| {
-        let mended = total(body, "picket_journal_failing") == 0.0 && total(body, "picket_journal_backlog") == 0.0;
+        let mended = total(body, "picket_journal_failing") == 0.0
+            && total(body, "picket_journal_backlog") == 0.0;
         mended.then(|| body.to_owned())
     })
     .await;
     assert_eq!(total(&mended, "picket_journal_dropped_total"), 0.0);
     let kept = journalled(address).await;
-    assert!(u32::try_from(kept.len()).is_ok_and(|kept| f64::from(kept) >= runs), "{} of {runs}", kept.len());
+    assert!(
+        u32::try_from(kept.len()).is_ok_and(|kept| f64::from(kept) >= runs),
+        "{} of {runs}",
+        kept.len()
+    );
     assert_eq!(picket.stop(), Some(0));
 }
 

@@ -331,7 +331,7 @@ mod tests {
             let stop = async move { stopped.send(()).unwrap() };
             Ok(Started { board: Arc::new(Idle), stop: Box::pin(stop) })
         };
-        play(demo, start).await.unwrap();
+        play(&demo, start).await.unwrap();
         heard.await.expect("the agent was stopped");
         assert!(!files.await.unwrap().exists());
     }

@@ -124,6 +124,7 @@ pub(super) fn setup(loaded: &Loaded) -> Setup {
         state: settings.state.clone(),
         limits: Limits { keep: passes, keep_failures: failures, max_bytes: max_size },
         most_running: settings.max_in_flight,
+        drain: settings.drain,
         outlets: sinks.iter().map(|(_, outlet)| Arc::clone(outlet)).collect(),
         secrets: Secrets::here(),
         resource: health::resource(&plan.place, []),
@@ -169,6 +170,7 @@ fn needs_restart(now: &Settings, before: &Settings) -> Vec<&'static str> {
         ("state", now.state != before.state),
         ("listen", now.listen != before.listen),
         ("max_in_flight", now.max_in_flight != before.max_in_flight),
+        ("drain", now.drain != before.drain),
         ("journal", now.journal != before.journal),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()

@@ -132,6 +132,8 @@ keys! {
         labels: BTreeMap<At<String>, At<String>>,
         /// How many runs may be under way at once. By default 1024.
         max_in_flight: u32,
+        /// How long runs that are under way may go on after SIGTERM before their steps are cut; `finally` still runs. By default 10s.
+        drain: Period,
     }
 }
 

@@ -207,8 +207,17 @@ impl Reading {
             mistakes.push(unfit(source, key, &span, error));
         });
         refuse_rest(source, &table, AgentKeys::KEYS, &mut self.mistakes);
-        let AgentKeys { region, stage, probes, state, listen, resolver, labels: _, max_in_flight } =
-            keys;
+        let AgentKeys {
+            region,
+            stage,
+            probes,
+            state,
+            listen,
+            resolver,
+            labels: _,
+            max_in_flight,
+            drain,
+        } = keys;
         if let Some(region) = self.name_of_place(source, region, "region") {
             self.settings.region = (region != "auto").then(|| Region::from(region.as_str()));
         }
@@ -228,6 +237,7 @@ impl Reading {
         if let Some(resolver) = resolver {
             settings.resolver = resolver.value;
         }
+        settings.drain = drain.map_or(settings.drain, |drain| drain.value.get());
         let Some(most) = max_in_flight else { return };
         settings.max_in_flight = usize::try_from(most.value).unwrap_or(usize::MAX);
         if most.value == 0 {
