@@ -41,22 +41,29 @@ pub(crate) async fn cost(
     cost_of_each(&process, target).await
 }
 
-/// The loop itself: so many at once, each one after the other, until it is stopped.
+/// The loop itself: so many at once, each at its turns, until it is stopped.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
     let [address, in_flight, hold, ca @ ..] = arguments else { return Err("too few".into()) };
-    let address: SocketAddr = address.parse()?;
     let tls = ca.first().map(connector).transpose()?;
+    let load = Load {
+        tls: tls.is_some(),
+        in_flight: in_flight.parse()?,
+        hold: Duration::from_millis(hold.parse()?),
+        address: address.parse()?,
+    };
     let path: Arc<str> = Arc::from(format!("/hold/{hold}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let in_flight: u32 = in_flight.parse()?;
-        let hold = Duration::from_millis(hold.parse()?);
-        for index in 0..in_flight {
-            let (path, tls) = (Arc::clone(&path), tls.clone());
+        for driver in 0..load.in_flight {
+            let (path, tls, address) = (Arc::clone(&path), tls.clone(), load.address);
+            let mut turns = load.turns(driver);
             tokio::spawn(async move {
-                // Spread as an agent's probes are: a herd would be cheaper.
-                tokio::time::sleep(hold * index / in_flight).await;
-                while probe(address, &path, tls.as_ref()).await.is_ok() {}
+                loop {
+                    turns.tick().await;
+                    if probe(address, &path, tls.as_ref()).await.is_err() {
+                        return;
+                    }
+                }
             });
         }
         std::future::pending::<()>().await;

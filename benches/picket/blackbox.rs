@@ -59,13 +59,16 @@ impl Blackbox {
         target: &Target,
     ) -> Result<Duration, Box<dyn Error>> {
         let mut drivers = JoinSet::new();
-        for index in 0..load.in_flight {
+        for driver in 0..load.in_flight {
             let mut exporter = self.connect().await?;
-            let url = load.url();
-            let after = load.hold * index / load.in_flight;
+            let (url, mut turns) = (load.url(), load.turns(driver));
             drivers.spawn(async move {
-                tokio::time::sleep(after).await;
-                while probe(&mut exporter, &url).await.is_some_and(|said| said.success) {}
+                loop {
+                    turns.tick().await;
+                    if !probe(&mut exporter, &url).await.is_some_and(|said| said.success) {
+                        return;
+                    }
+                }
             });
         }
         cost_of_each(&self.process, target).await

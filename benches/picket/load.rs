@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 
 use crate::process::Process;
 use crate::target::Target;
@@ -39,6 +39,15 @@ impl Load {
         // The target's timer and the request itself add about a millisecond.
         let each = self.hold.as_millis() + 1;
         u32::try_from(u128::from(self.in_flight) * 1000 / each).unwrap_or(1)
+    }
+
+    /// When one of the drivers asks: at its turns, as an agent's probes do. Drivers that only wait for one another
+    /// end up as a herd, which is cheaper than what an agent sees.
+    pub(crate) fn turns(&self, driver: u32) -> Interval {
+        let period = Duration::from_secs(1) * self.in_flight / self.rate();
+        let mut turns = interval_at(Instant::now() + period * driver / self.in_flight, period);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        turns
     }
 
     /// What is asked for.
