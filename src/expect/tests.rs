@@ -731,9 +731,9 @@ fn a_capture_that_finds_nothing_or_too_much_says_so() {
         .map(|text| capture(text, &reading).unwrap_err() + "\n")
         .collect();
     assert_snapshot!(told, @r#"
-    capture json.none  (json.none is missing)
-    capture json.gone  (was null)
-    capture json["$.items[*].p"]  (found 3 values where one is meant)
+    json.none  (json.none is missing)
+    json.gone  (was null)
+    json["$.items[*].p"]  (found 3 values where one is meant)
     capture header["via"]  (found 2 values where one is meant)
     "#);
     let mistake = Capture::compile("json.id == 1", SUBJECTS).unwrap_err();
