@@ -19,8 +19,9 @@ use tracing::{error, info, warn};
 use crate::board::{self, Board, Query, Route, Row, Snapshot};
 use crate::clock::{self, Timestamp};
 use crate::export::Outlet;
+use crate::failure::{Blame, ErrorType};
 use crate::health::{Health, JournalReading, OutboxReading, Seed};
-use crate::journal::{Filter, Journal, JournalError, LedgerRow, Limits, Settled};
+use crate::journal::{Filter, Journal, JournalError, LedgerRow, Limits, Settled, Told};
 use crate::journey::{self, Job};
 use crate::outbox::{self, Outbox, OutboxHandle, OutboxState};
 use crate::outcome::{Outcome, Verdict};
@@ -477,24 +478,15 @@ impl Core {
                 .spawn(async move { core.do_not_run(identity, &planned, due, verdict, why).await });
             return;
         }
-        match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(room) => {
-                self.runtime.spawn(async move { core.run(identity, planned, due, room).await });
-            }
-            Err(_) => {
-                self.roster().ended(&identity);
-                self.runtime.spawn(async move {
-                    core.do_not_run(
-                        identity,
-                        &planned,
-                        due,
-                        Verdict::Missed,
-                        "no room: as many runs are under way as may be",
-                    )
-                    .await;
-                });
-            }
-        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.roster().ended(&identity);
+            let why = "no room: as many runs are under way as may be";
+            self.runtime.spawn(async move {
+                core.do_not_run(identity, &planned, due, Verdict::Missed, why).await;
+            });
+            return;
+        };
+        self.runtime.spawn(core.run(identity, planned, due, room));
     }
 
     async fn run(
@@ -635,10 +627,7 @@ async fn read_metrics(core: Arc<Core>, every: Duration) {
 }
 
 /// What happens once an outcome is kept: the instruments, the page and the log hear of it.
-fn told(
-    health: &Arc<Health>,
-    recent: &Arc<Mutex<Recent>>,
-) -> Box<dyn Fn(&[Arc<Outcome>]) + Send + Sync> {
+fn told(health: &Arc<Health>, recent: &Arc<Mutex<Recent>>) -> Told {
     let (health, recent) = (Arc::clone(health), Arc::clone(recent));
     Box::new(move |outcomes| {
         let mut recent = lock(&recent);
@@ -655,8 +644,7 @@ fn told(
 fn log(outcome: &Outcome) {
     let Outcome { probe, verdict, blame, error_type, message, changed_from, run, .. } = outcome;
     let message = message.as_deref().unwrap_or_default();
-    let (blame, error_type) =
-        (blame.map(|blame| blame.as_str()), error_type.map(|error| error.as_str()));
+    let (blame, error_type) = (blame.map(Blame::as_str), error_type.map(ErrorType::as_str));
     match (verdict, changed_from) {
         (Verdict::Fail | Verdict::Error, _) => {
             warn!(%probe, %verdict, blame, error_type, %run, %message, changed = changed_from.is_some(), "run did not pass");

@@ -144,19 +144,12 @@ pub fn main() -> ExitCode {
 }
 
 fn obey(command: Command) -> u8 {
-    match command {
-        Command::Run(agent) => run::main(&agent),
-        Command::Check(options) => check::main(&options),
-        Command::Demo(options) => demo::main(&options),
-        other => answer(other),
-    }
-}
-
-/// The commands that only look: they write an answer to stdout and what is wrong to stderr.
-fn answer(command: Command) -> u8 {
-    let (mut out, mut notes) = (io::stdout().lock(), io::stderr().lock());
+    let (mut out, mut notes) = (io::stdout(), io::stderr());
     let (out, notes): (&mut dyn Write, &mut dyn Write) = (&mut out, &mut notes);
     let answered = match command {
+        Command::Run(agent) => return run::main(&agent),
+        Command::Check(options) => return check::main(&options),
+        Command::Demo(options) => return demo::main(&options),
         Command::Validate(Files { agent, files }) => {
             waiting(validate::main(agent.config.as_deref(), &files, out, notes))
         }
@@ -179,7 +172,6 @@ fn answer(command: Command) -> u8 {
         Command::Report { agent, asked } => {
             from_journal(&agent, notes, |state| report::print(state, &asked, out))
         }
-        Command::Run(_) | Command::Check(_) | Command::Demo(_) => unreachable!("obey() has them"),
     };
     // A reader that has gone away, such as `head`, is no reason to fail.
     answered.unwrap_or(GOOD)

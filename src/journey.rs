@@ -577,7 +577,7 @@ mod tests {
             labels: Labels::default(),
             source: ("a.toml".into(), 1),
             fingerprint: 1,
-            every: Duration::from_secs(60),
+            every: Duration::from_mins(1),
             timeout: Duration::from_secs(8),
             reserve: if finally.is_empty() { Duration::ZERO } else { Duration::from_secs(2) },
             overlap: 1,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use picket::outcome::hex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -34,15 +35,15 @@ async fn journalled(agent: SocketAddr) -> BTreeMap<String, String> {
 /// The trace of every root span that was taken, in order.
 fn traced(receiver: &Receiver) -> Vec<String> {
     let roots = receiver.spans().into_iter().filter(|span| span.parent_span_id.is_empty());
-    roots.map(|span| span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()).collect()
+    roots.map(|span| hex(&span.trace_id)).collect()
 }
 
-/// One number from `/metrics`: the sum over the series of that name.
-fn total(metrics: &str, name: &str) -> f64 {
+/// One whole number from `/metrics`: the sum over the series of that name.
+fn total(metrics: &str, name: &str) -> u64 {
     let series = metrics
         .lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn export(receiver: &Receiver) -> String {
@@ -68,13 +69,13 @@ async fn a_receiver_that_was_down_gets_everything_in_order_and_once() {
     let mut picket =
         run_picket(folder.path(), address, &export(&receiver), &probe(serve_hello().await));
     picket.listens(address).await;
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 10.0).then_some(()))
+    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 10).then_some(()))
         .await;
     assert!(receiver.spans().is_empty());
 
     receiver.always(Answer::Ok);
     until(address, "/metrics", |_, body| {
-        (total(body, "picket_outbox_sent_total") >= 30.0).then_some(())
+        (total(body, "picket_outbox_sent_total") >= 30).then_some(())
     })
     .await;
     let kept = journalled(address).await;
@@ -105,7 +106,7 @@ async fn what_was_journalled_before_a_crash_arrives_after_it_and_the_ledger_adds
     let address = free_address();
     let mut picket = run_picket(folder.path(), address, &export(&receiver), &probe(target));
     picket.listens(address).await;
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 5.0).then_some(()))
+    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 5).then_some(()))
         .await;
     let before = journalled(address).await;
     picket.kill();
@@ -115,7 +116,7 @@ async fn what_was_journalled_before_a_crash_arrives_after_it_and_the_ledger_adds
     let mut picket = run_picket(folder.path(), address, &export(&receiver), &probe(target));
     picket.listens(address).await;
     let metrics = until(address, "/metrics", |_, body| {
-        (total(body, "probe_runs_total") >= 8.0).then(|| body.to_owned())
+        (total(body, "probe_runs_total") >= 8).then(|| body.to_owned())
     })
     .await;
     assert_eq!(total(&metrics, "picket_runs_planned_total"), total(&metrics, "probe_runs_total"));
@@ -134,19 +135,19 @@ async fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
     let probes = probe(serve_hello().await);
     let mut picket = run_picket(folder.path(), address, "", &probes);
     picket.listens(address).await;
-    let success = |wanted: f64| {
+    let success = |wanted: u64| {
         move |_: u16, body: &str| {
             (total(body, "picket_config_reload_success") == wanted).then(|| body.to_owned())
         }
     };
-    until(address, "/metrics", success(1.0)).await;
+    until(address, "/metrics", success(1)).await;
 
     fs::write(folder.path().join("probes.toml"), "[probe.hello]\nhtpp = {}\n").unwrap();
     signal(&picket, Signal::HUP);
-    let refused = until(address, "/metrics", success(0.0)).await;
+    let refused = until(address, "/metrics", success(0)).await;
     let runs = total(&refused, "probe_runs_total");
     until(address, "/metrics", |_, body| {
-        (total(body, "probe_runs_total") >= runs + 3.0).then_some(())
+        (total(body, "probe_runs_total") >= runs + 3).then_some(())
     })
     .await;
     let page = get(address, "/").await.unwrap().1;
@@ -161,8 +162,8 @@ async fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
         body.contains("verdict=\"skipped\"").then(|| body.to_owned())
     })
     .await;
-    assert_eq!(total(&after, "picket_config_reload_success"), 1.0);
-    assert!(total(&after, "probe_runs_total") >= runs + 3.0, "counts go on");
+    assert_eq!(total(&after, "picket_config_reload_success"), 1);
+    assert!(total(&after, "probe_runs_total") >= runs + 3, "counts go on");
     assert_eq!(total(&after, "picket_runs_planned_total"), total(&after, "probe_runs_total"));
     assert!(!after.contains("verdict=\"missed\""), "nothing was missed over a reload");
     assert_eq!(picket.stop(), Some(0));
@@ -229,30 +230,26 @@ async fn a_full_disk_is_told_and_costs_nothing_once_there_is_room() {
         run_on_a_small_disk(folder.path(), &state, address, &probe(serve_hello().await));
     picket.listens(address).await;
     let failing = until(address, "/metrics", |_, body| {
-        (total(body, "picket_journal_failing") == 1.0).then(|| body.to_owned())
+        (total(body, "picket_journal_failing") == 1).then(|| body.to_owned())
     })
     .await;
     let runs = total(&failing, "probe_runs_total");
     until(address, "/metrics", |_, body| {
-        (total(body, "probe_runs_total") >= runs + 3.0).then_some(())
+        (total(body, "probe_runs_total") >= runs + 3).then_some(())
     })
     .await;
     assert!(get(address, "/").await.unwrap().1.contains("the journal cannot be written"));
 
     fs::remove_file(format!("/proc/{}/root{}/filler", picket.id(), state.display())).unwrap();
     let mended = until(address, "/metrics", |_, body| {
-        let mended = total(body, "picket_journal_failing") == 0.0
-            && total(body, "picket_journal_backlog") == 0.0;
+        let mended = total(body, "picket_journal_failing") == 0
+            && total(body, "picket_journal_backlog") == 0;
         mended.then(|| body.to_owned())
     })
     .await;
-    assert_eq!(total(&mended, "picket_journal_dropped_total"), 0.0);
+    assert_eq!(total(&mended, "picket_journal_dropped_total"), 0);
     let kept = journalled(address).await;
-    assert!(
-        u32::try_from(kept.len()).is_ok_and(|kept| f64::from(kept) >= runs),
-        "{} of {runs}",
-        kept.len()
-    );
+    assert!(u64::try_from(kept.len()).is_ok_and(|kept| kept >= runs), "{} of {runs}", kept.len());
     assert_eq!(picket.stop(), Some(0));
 }
 
