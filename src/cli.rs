@@ -190,6 +190,11 @@ fn from_journal(
     write: impl FnOnce(&std::path::Path) -> Result<(), history::Unanswered>,
 ) -> io::Result<u8> {
     let written = config::read(agent.config.as_deref(), &[]);
+    if !written.mistakes.is_empty() {
+        // Another journal than the one that is meant would answer.
+        writeln!(notes, "{}", written.mistakes)?;
+        return Ok(USAGE);
+    }
     match write(&written.settings.state) {
         Ok(()) | Err(history::Unanswered::Write(_)) => Ok(GOOD),
         Err(error @ history::Unanswered::Journal(_)) => {
@@ -219,4 +224,22 @@ fn refuse(why: &dyn std::fmt::Display) -> u8 {
     // Nothing can be done about a stderr that is closed.
     writeln!(io::stderr(), "{why}").ok();
     USAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_the_agents_file_is_told_before_another_journal_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("picket.toml");
+        std::fs::write(&file, "[agent]\nstat = 'here'\n").unwrap();
+        let agent = AgentFile { config: Some(file) };
+        let mut notes = Vec::new();
+        let code =
+            from_journal(&agent, &mut notes, |state| panic!("{} was asked", state.display()));
+        let notes = String::from_utf8(notes).unwrap();
+        assert!(code.unwrap() == USAGE && notes.contains("did you mean `state`?"), "{notes}");
+    }
 }
