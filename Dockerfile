@@ -19,6 +19,6 @@ COPY --from=build /root-of-image/ /
 COPY --from=build --chown=65532:65532 /state/ /var/lib/
 USER 65532:65532
 VOLUME /var/lib/picket
-# Mount picket.toml and its probe files at /etc/picket.
+# Mount picket.toml and its probe files at /etc/picket; `listen = "0.0.0.0:9464"` in it shows the page outside.
 ENTRYPOINT ["/usr/local/bin/picket"]
 CMD ["run"]
