@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use thiserror::Error;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::table::plain;
 use crate::clock;
 use crate::journal::{Filter, History, JournalError};
 use crate::outcome::{Outcome, Verdict};
@@ -116,13 +117,8 @@ fn due(outcome: &Outcome) -> String {
 
 fn reason(outcome: &Outcome) -> String {
     let kind = outcome.error_type.map(|kind| kind.to_string());
-    let message = outcome.message.as_deref().map(one_line);
+    let message = outcome.message.as_deref().map(plain);
     kind.into_iter().chain(message).collect::<Vec<_>>().join("  ")
-}
-
-/// A text in one line, without what would steer a terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 /// A text in exactly so many columns.
