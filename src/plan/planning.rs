@@ -82,6 +82,11 @@ impl<'a> Planning<'a> {
                 self.sink(source, key, value);
             }
         }
+        for sink in SINKS {
+            if !self.sinks.iter().any(|(name, _)| *name == sink.name) {
+                self.sinks.extend(sink.from_environment().map(|outlet| (sink.name, outlet)));
+            }
+        }
     }
 
     fn settled<'i>(&mut self, source: &Arc<Source>, table: &Table<'i>) -> Table<'i> {
