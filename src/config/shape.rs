@@ -8,26 +8,8 @@ use toml::de::DeValue;
 
 use super::keys::{Table, Value};
 use super::mistake::{Mistake, Mistakes, Source, Spot};
+use crate::near::instead;
 use crate::setting::{Refused, Unfit};
-
-/// The known name that is nearest to what was written, if one is near.
-pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = written.to_lowercase();
-    let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
-    let (distance, name) = known.into_iter().map(|name| (distance(name), name)).min()?;
-    let near = distance <= name.chars().count().max(3) / 3;
-    let part = lower.chars().count() >= 3 && name.to_lowercase().starts_with(&lower);
-    (near || part).then_some(name)
-}
-
-/// What to write instead of an unknown name.
-pub fn instead<'a>(written: &str, known: impl IntoIterator<Item = &'a str>, what: &str) -> String {
-    let known: Vec<_> = known.into_iter().collect();
-    match nearest(written, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("{what} are {}", known.join(", ")),
-    }
-}
 
 /// A key that is not known here.
 pub fn unknown_key<'a>(
@@ -213,17 +195,4 @@ fn object_schema<'a>(schema: &'a Json, root: &'a Json) -> Option<&'a Json> {
     // Of several ways to write a table none is known to be meant.
     let only = tables.next()?;
     tables.next().is_none().then_some(only)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_is_near() {
-        assert_eq!(nearest("exepct", ["expect", "every"]), Some("expect"));
-        assert_eq!(nearest("Every", ["expect", "every"]), Some("every"));
-        assert_eq!(nearest("time", ["timeout", "every"]), Some("timeout"));
-        assert_eq!(nearest("zebra", ["expect", "every"]), None);
-    }
 }

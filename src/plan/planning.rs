@@ -11,10 +11,11 @@ use super::member::{Member, Written as WrittenProbe};
 use super::{Loaded, Plan, Planned, independence, labels};
 use crate::config::keys::{AgentKeys, At, ProbeKeys, Table, Value};
 use crate::config::settle::{Names, Settler};
-use crate::config::shape::{instead, refused, unfit, unknown_key};
+use crate::config::shape::{refused, unfit, unknown_key};
 use crate::config::values::Scalar;
 use crate::config::{File, Mistake, Mistakes, Named, Source, Spot, Written, schema};
 use crate::export::{Outlet, SINKS, Sink};
+use crate::near::instead;
 use crate::place::{Place, ProbeName};
 use crate::secret::Secrets;
 

@@ -12,11 +12,12 @@ use super::member::stranger;
 use super::{Attempts, Captured, Step, When, condition, independence};
 use crate::config::keys::{At, StepKeys, Table, Value};
 use crate::config::settle::{Line, Names, Settler};
-use crate::config::shape::{nearest, refused, unfit};
+use crate::config::shape::{refused, unfit};
 use crate::config::values::{AttemptsKeys, CaptureKey};
 use crate::config::{Mistake, Named, Source, Spot, kind_of, schema};
 use crate::expect::{Capture, Expectation};
 use crate::failure::ErrorType;
+use crate::near::nearest;
 use crate::probe::{Action, Ground, KINDS, Kind};
 use crate::setting::Unfit;
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 use super::*;
 use crate::clock::Timestamp;
 use crate::failure::{Blame, ErrorType};
-use crate::outcome::Labels;
+use crate::outcome::{Labels, StepOutcome};
 
 pub(in crate::cli) fn outcome(name: &str, verdict: Verdict) -> Outcome {
     let broken = match verdict {
@@ -84,6 +85,33 @@ fn a_narrow_table_has_the_reason_under_the_probe() {
     - skipped  billing               -
     5 probes: 1 pass, 1 warn, 1 fail, 1 error, 1 skipped
     ");
+}
+
+#[test]
+fn the_step_that_is_named_is_the_one_that_decided() {
+    let step = |name: &str, verdict| {
+        let Outcome { kind, verdict, blame, error_type, message, took, attempts, phases, .. } =
+            outcome(name, verdict);
+        StepOutcome {
+            name: name.to_owned(),
+            kind,
+            verdict,
+            blame,
+            error_type,
+            message,
+            finally: false,
+            start: Duration::ZERO,
+            took,
+            attempts,
+            earlier: Vec::new(),
+            phases,
+            requests: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    };
+    let mut run = outcome("order-flow", Verdict::Fail);
+    run.steps = vec![step("place", Verdict::Warn), step("processed", Verdict::Fail)];
+    assert_eq!(reason(&run), "expect.status, blame: target, step processed");
 }
 
 #[test]
