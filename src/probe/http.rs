@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header, response};
+use http::{HeaderValue, header, response};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -224,29 +224,25 @@ impl Http {
         reading.fact("url", evidence::shown(url, hop.scope));
         reading.fact("redirects", hop.trail.redirects());
         let way = self.way(hop)?;
-        let connection = dial(&way, reading).await?;
-        evidence::connected(&connection, reading);
-        let two = self.speaks_two(&connection, url)?;
-        let proxy = way.proxy.as_ref().filter(|_| connection.through_proxy);
-        let message = Message {
+        // Written before the way is gone, so that evidence has it also when nobody is there to take it.
+        let mut message = Message {
             ask: hop.ask,
             scope: hop.scope,
             span,
             cookies: hop.cookies.as_deref(),
             at_home: hop.at_home,
             accept_encoding: self.accept_encoding.as_ref(),
-            two,
-            proxy,
+            two: self.settings.version == Version::Two,
+            proxy: way.proxy.as_ref().filter(|_| way.tls.is_none()),
         };
-        let request = message.write()?;
-        if let Some(name) = request.headers().get(header::USER_AGENT) {
-            evidence::introduced(&String::from_utf8_lossy(name.as_bytes()), reading);
+        let mut request = evidence::kept(message.write()?, &message, reading);
+        let connection = dial(&way, reading).await?;
+        evidence::connected(&connection, reading);
+        let two = self.speaks_two(&connection, url)?;
+        if two != message.two {
+            message.two = two;
+            request = evidence::kept(message.write()?, &message, reading);
         }
-        let (head, body) = request.into_parts();
-        if hop.scope.evidence {
-            reading.evidence.request = Some(evidence::request_head(&head, url, two, hop.scope));
-        }
-        let request = Request::from_parts(head, body);
         reading.timeline.begin(Phase::Send);
         let timeline = &mut reading.timeline;
         let (mut exchange, parts) = if two {
