@@ -8,12 +8,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::independence::Watched;
 use super::member::{Member, Written as WrittenProbe};
+use super::step::canonical;
 use super::{Loaded, Plan, Planned, independence, labels};
 use crate::config::keys::{AgentKeys, At, ProbeKeys, Table, Value};
 use crate::config::settle::{Names, Settler};
 use crate::config::shape::{refused, unfit, unknown_key};
 use crate::config::values::Scalar;
-use crate::config::{File, Mistake, Mistakes, Named, Source, Spot, Written, schema};
+use crate::config::{File, Mistake, Mistakes, Named, Settings, Source, Spot, Written, schema};
 use crate::export::{Outlet, SINKS, Sink};
 use crate::near::instead;
 use crate::place::{Place, ProbeName};
@@ -32,6 +33,8 @@ pub(super) struct Planning<'a> {
     givens: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     sinks: Vec<(&'static str, Arc<dyn Outlet>)>,
+    /// Their tables, in one spelling.
+    sink_tables: Vec<String>,
     exports: Vec<independence::Export>,
     mistakes: Mistakes,
     probes: Vec<Arc<Planned>>,
@@ -52,6 +55,7 @@ impl<'a> Planning<'a> {
             ]),
             labels: BTreeMap::new(),
             sinks: Vec::new(),
+            sink_tables: Vec::new(),
             exports: Vec::new(),
             mistakes: written.mistakes.clone(),
             probes: Vec::new(),
@@ -124,6 +128,7 @@ impl<'a> Planning<'a> {
                 self.mistakes.extend(refused(source, name, value, &error, &schema));
             }
         }
+        self.sink_tables.push(format!("{name} {}", canonical(value.get_ref())));
         self.exports.push(independence::Export::of(sink.name, value.get_ref(), self.place));
     }
 
@@ -231,9 +236,11 @@ impl<'a> Planning<'a> {
         if self.probes.is_empty() {
             warnings.push("no probe is planned here".to_owned());
         }
-        let Self { written, place, sinks, probes, left_out, .. } = self;
+        let Self { written, place, sinks, mut sink_tables, probes, left_out, .. } = self;
+        sink_tables.sort();
+        let settings = Settings { exports: sink_tables.join("\n"), ..written.settings.clone() };
         let plan = Plan { place: place.clone(), probes, left_out, warnings };
-        self.mistakes.or(Loaded { settings: written.settings.clone(), plan, sinks })
+        self.mistakes.or(Loaded { settings, plan, sinks })
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header, response};
+use http::{HeaderValue, header, response};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -229,6 +229,18 @@ impl Http {
         reading.fact("url", evidence::shown(url, hop.scope));
         reading.fact("redirects", hop.trail.redirects());
         let way = self.way(hop)?;
+        // Written before the way is gone, so that evidence has it also when nobody is there to take it.
+        let mut message = Message {
+            ask: hop.ask,
+            scope: hop.scope,
+            span,
+            cookies: hop.cookies.as_deref(),
+            at_home: hop.at_home,
+            accept_encoding: self.accept_encoding.as_ref(),
+            two: self.settings.version == Version::Two,
+            proxy: way.proxy.as_ref().filter(|_| way.tls.is_none()),
+        };
+        let mut request = evidence::kept(message.write()?, &message, reading);
         let keeps = self.settings.reuse && hop.at_home;
         let kept = if keeps { self.shelf.take(url, reading) } else { None };
         let connection = match kept {
@@ -237,26 +249,10 @@ impl Http {
         };
         evidence::connected(&connection, reading);
         let two = self.speaks_two(&connection, url)?;
-        let proxy = way.proxy.as_ref().filter(|_| connection.through_proxy);
-        let message = Message {
-            ask: hop.ask,
-            scope: hop.scope,
-            span,
-            cookies: hop.cookies.as_deref(),
-            at_home: hop.at_home,
-            accept_encoding: self.accept_encoding.as_ref(),
-            two,
-            proxy,
-        };
-        let request = message.write()?;
-        if let Some(name) = request.headers().get(header::USER_AGENT) {
-            evidence::introduced(&String::from_utf8_lossy(name.as_bytes()), reading);
+        if two != message.two {
+            message.two = two;
+            request = evidence::kept(message.write()?, &message, reading);
         }
-        let (head, body) = request.into_parts();
-        if hop.scope.evidence {
-            reading.evidence.request = Some(evidence::request_head(&head, url, two, hop.scope));
-        }
-        let request = Request::from_parts(head, body);
         reading.timeline.begin(Phase::Send);
         let timeline = &mut reading.timeline;
         let Connection { stream, peer, alpn, through_proxy } = connection;

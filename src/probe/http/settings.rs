@@ -236,7 +236,7 @@ pub(in crate::probe) enum Version {
 
 /// DNS servers: one, or a list.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "\"ip:port\", or a list of them")]
+#[serde(untagged, expecting = "wanted \"ip:port\", or a list of them")]
 pub(in crate::probe) enum Servers {
     One(String),
     Many(Vec<String>),
