@@ -319,7 +319,9 @@ impl Watch {
             return Failure::new(error_type, format!("the target said goodbye {when}: {reason}"));
         }
         if let Some(broke) = self.broke() {
-            return broke;
+            // Frames of the connection's own are no part of an answer: without one there is nothing to be cut short.
+            let closed = broke.error_type == ErrorType::ResponseTruncated && !self.answered;
+            return if closed { self.ended() } else { broke };
         }
         if self.seen.has_ended() && (error.is_io() || error.reason().is_none()) {
             return self.ended();
