@@ -132,9 +132,11 @@ impl<'a> Planning<'a> {
         self.exports.push(independence::Export::of(sink.name, value.get_ref(), self.place));
     }
 
-    /// The probes of one file.
+    /// The probes of one file. Each one's table is let go of as soon as it is planned: with ten thousand probes the
+    /// tables take as much memory as the plan, and the plan then takes their place.
     pub(super) fn file(&mut self, file: &File) {
-        let defaults = table_of(&file.source, "defaults").unwrap_or_default();
+        let mut tables = tables_of(&file.source);
+        let defaults = table_among(&mut tables, "defaults").unwrap_or_default();
         for key in defaults.keys() {
             if !schema::DEFAULTS.contains(&key.get_ref().as_ref()) {
                 self.mistakes.push(unknown_default(&file.source, key));
@@ -143,12 +145,10 @@ impl<'a> Planning<'a> {
         if file.probes.is_empty() {
             self.defaults_alone(file, &defaults);
         }
-        let Some(probes) = table_of(&file.source, "probe") else { return };
+        let Some(mut probes) = table_among(&mut tables, "probe") else { return };
         for named in &file.probes {
-            let table =
-                probes.get(named.name.as_str()).and_then(|probe| probe.get_ref().as_table());
-            if let Some(table) = table {
-                self.probe(file, named, &defaults, table);
+            if let Some(table) = table_among(&mut probes, named.name.as_str()) {
+                self.probe(file, named, &defaults, &table);
             }
         }
     }
@@ -244,9 +244,16 @@ impl<'a> Planning<'a> {
     }
 }
 
-/// A table of a file whose shape was looked at when it was read.
+/// The tables of a file whose shape was looked at when it was read.
+fn tables_of(source: &Source) -> Table<'_> {
+    DeTable::parse(&source.text).map(Spanned::into_inner).unwrap_or_default()
+}
+
 fn table_of<'i>(source: &'i Source, name: &str) -> Option<Table<'i>> {
-    let mut tables = DeTable::parse(&source.text).ok()?.into_inner();
+    table_among(&mut tables_of(source), name)
+}
+
+fn table_among<'i>(tables: &mut Table<'i>, name: &str) -> Option<Table<'i>> {
     match tables.remove(name)?.into_inner() {
         DeValue::Table(table) => Some(table),
         DeValue::String(_)
