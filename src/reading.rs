@@ -58,8 +58,8 @@ impl Reading {
         if let Some(body) = self.body.filter(|_| self.evidence.body.is_none()) {
             self.evidence.keep_body(&body, |text| scope.clean(text));
         }
-        for text in [&mut self.evidence.request, &mut self.evidence.response].into_iter().flatten()
-        {
+        let Evidence { request, response, peer, .. } = &mut self.evidence;
+        for text in [request, response, peer].into_iter().flatten() {
             *text = scope.clean(text);
         }
         self.evidence

@@ -131,7 +131,7 @@ pub(super) fn open(
     note("http.request.method", method.as_str().into());
     note("url.full", shown(url, scope).into());
     note("url.scheme", url.scheme().into());
-    note("server.address", bare_host(url).into());
+    note("server.address", scope.clean(bare_host(url)).into());
     note("server.port", url.port_or_known_default().unwrap_or_default().into());
     if hop > 0 {
         note("http.request.resend_count", hop.into());

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use url::Url;
 
 use super::compression::Compression;
 use super::request;
@@ -113,6 +114,7 @@ impl Settings {
         }
         self.method()?;
         self.check_url()?;
+        self.check_family()?;
         if tls.is_some() && self.is_in_the_open() && *follow == Some(0) {
             return Err(Refused::new("tls", "there is no TLS on an http:// URL: write https://"));
         }
@@ -121,6 +123,23 @@ impl Settings {
             request::field(name, &value)?;
         }
         Ok(())
+    }
+
+    /// An address in the URL is of one family: asked for the other, nothing could ever be dialled.
+    fn check_family(&self) -> Result<(), Refused> {
+        let dialled = self.url.literal().filter(|_| self.connect.is_none() && self.proxy.is_none());
+        let url = dialled.and_then(|literal| Url::parse(&literal).ok());
+        let address: Option<IpAddr> =
+            url.and_then(|url| super::evidence::bare_host(&url).parse().ok());
+        let Some(address) = address.filter(|address| !self.ip.takes(*address)) else {
+            return Ok(());
+        };
+        let family = if address.is_ipv4() { "4" } else { "6" };
+        let message = format!(
+            "{address} is no {} address: write ip = \"{family}\", or leave it out",
+            self.ip
+        );
+        Err(Refused::new("ip", message))
     }
 
     fn check_url(&self) -> Result<(), Refused> {
