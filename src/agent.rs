@@ -1,6 +1,5 @@
 //! Ties the words together: starts, reloads and stops them in the order of the flow.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,18 +8,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use opentelemetry_sdk::Resource;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::board::{self, Board, Query, Route, Row, Snapshot};
 use crate::clock::{self, Timestamp};
 use crate::export::Outlet;
-use crate::health::{Health, JournalReading, OutboxReading, Seed};
-use crate::journal::{Filter, Journal, JournalError, LedgerRow, Limits, Settled};
+use crate::failure::{Blame, ErrorType};
+use crate::health::{Health, JournalReading, OutboxReading};
+use crate::journal::{Journal, JournalError, Limits, Settled, Told};
 use crate::journey::{self, Job};
 use crate::outbox::{self, Outbox, OutboxHandle, OutboxState};
 use crate::outcome::{Outcome, Verdict};
@@ -29,6 +27,9 @@ use crate::recent::{self, Recent};
 use crate::roster::{Admission, Roster};
 use crate::schedule::{self, Entry, Schedule, Tick, Timekeeper, Turn};
 use crate::secret::Secrets;
+
+mod board;
+mod ledger;
 
 /// What the page shows is recalled at the start for so many probes; others show what they do from then on.
 const RECALLED: usize = 1000;
@@ -204,109 +205,6 @@ impl Agent {
     }
 }
 
-/// What a running agent shows of itself.
-impl Board for Agent {
-    fn snapshot(&self) -> Snapshot {
-        let core = &self.core;
-        let plan = core.plan.load();
-        let row = |planned: &Arc<Planned>| self.row(planned);
-        Snapshot {
-            region: plan.place.region.clone(),
-            stage: plan.place.stage.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            started: self.started,
-            now: clock::now(),
-            probes: plan.probes.iter().map(row).collect(),
-            left_out: plan.left_out.clone(),
-            warnings: self.warnings(&plan),
-            exporters: lock(&self.outboxes).iter().map(|outbox| route(&outbox.state())).collect(),
-        }
-    }
-
-    fn metrics(&self, accept: &str) -> (String, String) {
-        match self.core.health.page(Some(accept)) {
-            Ok((media_type, text)) => (media_type.to_owned(), text),
-            Err(error) => ("text/plain; charset=utf-8".to_owned(), format!("# {error}\n")),
-        }
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        match lock(&self.timekeeper).as_ref() {
-            Some(_) => Ok(()),
-            None => Err("draining: picket is stopping".to_owned()),
-        }
-    }
-
-    fn outcomes(&self, query: &Query) -> BoxFuture<'_, Result<Vec<Arc<Outcome>>, String>> {
-        let journal = Arc::clone(&self.core.journal);
-        let Query { probe, limit, failed, since } = query.clone();
-        let verdicts = if failed { vec![Verdict::Fail, Verdict::Error] } else { Vec::new() };
-        let filter = Filter { since, probe, verdicts, limit: Some(limit) };
-        async move {
-            let read = tokio::task::spawn_blocking(move || journal.history(&filter)).await;
-            let outcomes =
-                read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-            Ok(outcomes.into_iter().map(Arc::new).collect())
-        }
-        .boxed()
-    }
-
-    fn plan(&self) -> serde_json::Value {
-        let timekeeper = lock(&self.timekeeper);
-        let next = |planned: &Planned| {
-            timekeeper.as_ref().and_then(|timekeeper| timekeeper.next_of(&planned.identity()))
-        };
-        self.core
-            .plan
-            .load()
-            .probes
-            .iter()
-            .map(|planned| board::planned(planned, next(planned)))
-            .collect()
-    }
-}
-
-impl Agent {
-    fn row(&self, planned: &Arc<Planned>) -> Row {
-        let identity = planned.identity();
-        let (verdict, since) = self.core.roster().last(&identity);
-        let seen = lock(&self.core.recent).of(&identity);
-        let next_due =
-            lock(&self.timekeeper).as_ref().and_then(|timekeeper| timekeeper.next_of(&identity));
-        Row {
-            name: planned.name.clone(),
-            kind: planned.kind,
-            labels: Arc::clone(&planned.labels),
-            every: planned.every,
-            verdict,
-            since,
-            p50: seen.percentile(0.5),
-            p90: seen.percentile(0.9),
-            p99: seen.percentile(0.99),
-            last: seen.last,
-            last_failure: seen.last_failure,
-            recent: seen.runs.into(),
-            next_due,
-            paused: planned.paused,
-        }
-    }
-
-    fn warnings(&self, plan: &Plan) -> Vec<String> {
-        let mut warnings = plan.warnings.clone();
-        let journal = self.core.journal.state();
-        warnings.extend(journal.failing.map(|why| {
-            format!(
-                "the journal cannot be written ({why}): {} outcomes wait in memory",
-                journal.backlog
-            )
-        }));
-        warnings.extend(lock(&self.core.refused).as_ref().map(|why| {
-            format!("the last reload was refused and the plan before it goes on: {why}")
-        }));
-        warnings
-    }
-}
-
 fn outbox_reading(state: &OutboxState) -> OutboxReading {
     OutboxReading {
         exporter: state.name.clone(),
@@ -315,15 +213,6 @@ fn outbox_reading(state: &OutboxState) -> OutboxReading {
         sent: state.sent,
         rejected: state.rejected + state.refused,
         lost: state.lost,
-    }
-}
-
-fn route(state: &OutboxState) -> Route {
-    Route {
-        name: state.name.clone(),
-        depth: state.depth,
-        oldest_age: state.oldest_age,
-        failing: state.failing.clone(),
     }
 }
 
@@ -340,41 +229,6 @@ fn reading_of(journal: &Journal) -> JournalReading {
 impl Core {
     fn roster(&self) -> MutexGuard<'_, Roster> {
         lock(&self.roster)
-    }
-
-    /// What the ledger remembers: totals go on where they were, and the time since is missed.
-    async fn take_up_ledger(self: &Arc<Self>, now: Timestamp) -> Result<(), StartError> {
-        self.fold.store(self.journal.fold(), Ordering::Relaxed);
-        let plan = self.plan.load_full();
-        let mut seeds = Vec::new();
-        let mut gaps = Vec::new();
-        let mut rows: BTreeMap<_, _> = self
-            .journal
-            .ledger()?
-            .into_iter()
-            .map(|row| (Arc::clone(&row.identity), row))
-            .collect();
-        for planned in &plan.probes {
-            let Some(row) = rows.remove(planned.identity().as_str()) else { continue };
-            let LedgerRow { identity, planned: total, counts, .. } = row.clone();
-            seeds.push(Seed { identity, planned: total, counts });
-            self.roster().remember(&row.identity, row.settled_through, row.last);
-            let offset = schedule::offset_of(&row.identity, &plan.place.region, planned.every);
-            let between = schedule::dues_between(
-                row.settled_through,
-                now,
-                planned.every,
-                offset,
-                MISSED_RECORDS,
-            );
-            let (count, dues) = without(between, &row.ahead);
-            gaps.push((row.identity, planned, count, dues));
-        }
-        self.health.seed(self.journal.created(), seeds);
-        for (identity, planned, count, dues) in gaps {
-            self.miss(&identity, planned, now, count, &dues, "picket was not running").await;
-        }
-        Ok(())
     }
 
     /// One outbox an exporter, and one reader of the instruments an outlet.
@@ -477,24 +331,15 @@ impl Core {
                 .spawn(async move { core.do_not_run(identity, &planned, due, verdict, why).await });
             return;
         }
-        match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(room) => {
-                self.runtime.spawn(async move { core.run(identity, planned, due, room).await });
-            }
-            Err(_) => {
-                self.roster().ended(&identity);
-                self.runtime.spawn(async move {
-                    core.do_not_run(
-                        identity,
-                        &planned,
-                        due,
-                        Verdict::Missed,
-                        "no room: as many runs are under way as may be",
-                    )
-                    .await;
-                });
-            }
-        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.roster().ended(&identity);
+            let why = "no room: as many runs are under way as may be";
+            self.runtime.spawn(async move {
+                core.do_not_run(identity, &planned, due, Verdict::Missed, why).await;
+            });
+            return;
+        };
+        self.runtime.spawn(core.run(identity, planned, due, room));
     }
 
     async fn run(
@@ -559,41 +404,6 @@ impl Core {
         self.open.send_modify(|open| *open -= 1);
     }
 
-    /// Writes down due times that went by: the newest as records, the others as a count.
-    async fn miss(
-        &self,
-        identity: &Arc<str>,
-        planned: &Planned,
-        now: Timestamp,
-        count: u64,
-        dues: &[Timestamp],
-        why: &str,
-    ) {
-        let uncounted = count - u64::try_from(dues.len()).unwrap_or(count);
-        let place = self.plan.load().place.clone();
-        let fold = self.fold.load(Ordering::Relaxed);
-        let _gate = self.gate.lock().await;
-        if uncounted > 0 {
-            let through = self.roster().through(identity).unwrap_or(now);
-            let through =
-                dues.first().map_or(through, |first| through.min(*first - Duration::from_nanos(1)));
-            self.health.count_missed(identity, uncounted);
-            self.journal.count_missed(Arc::clone(identity), uncounted, through).await;
-        }
-        for due in dues {
-            self.health.planned(identity);
-            let outcome = journey::unrun(planned, &place, *due, fold, now, Verdict::Missed, why);
-            let (settled_through, _) = self.roster().settle(identity, *due, Verdict::Missed, now);
-            self.journal
-                .append(Settled {
-                    outcome: Arc::new(outcome),
-                    identity: Arc::clone(identity),
-                    settled_through,
-                })
-                .await;
-        }
-    }
-
     /// Waits until every due time has its outcome; runs that take too long are cut, and their `finally` still runs.
     async fn drain(&self) {
         let mut open = self.open.subscribe();
@@ -635,10 +445,7 @@ async fn read_metrics(core: Arc<Core>, every: Duration) {
 }
 
 /// What happens once an outcome is kept: the instruments, the page and the log hear of it.
-fn told(
-    health: &Arc<Health>,
-    recent: &Arc<Mutex<Recent>>,
-) -> Box<dyn Fn(&[Arc<Outcome>]) + Send + Sync> {
+fn told(health: &Arc<Health>, recent: &Arc<Mutex<Recent>>) -> Told {
     let (health, recent) = (Arc::clone(health), Arc::clone(recent));
     Box::new(move |outcomes| {
         let mut recent = lock(&recent);
@@ -655,8 +462,7 @@ fn told(
 fn log(outcome: &Outcome) {
     let Outcome { probe, verdict, blame, error_type, message, changed_from, run, .. } = outcome;
     let message = message.as_deref().unwrap_or_default();
-    let (blame, error_type) =
-        (blame.map(|blame| blame.as_str()), error_type.map(|error| error.as_str()));
+    let (blame, error_type) = (blame.map(Blame::as_str), error_type.map(ErrorType::as_str));
     match (verdict, changed_from) {
         (Verdict::Fail | Verdict::Error, _) => {
             warn!(%probe, %verdict, blame, error_type, %run, %message, changed = changed_from.is_some(), "run did not pass");
@@ -666,13 +472,6 @@ fn log(outcome: &Outcome) {
         }
         (Verdict::Pass | Verdict::Warn | Verdict::Skipped | Verdict::Missed, _) => {}
     }
-}
-
-/// The due times that are not among those settled ahead of their turn.
-fn without((count, dues): (u64, Vec<Timestamp>), ahead: &[Timestamp]) -> (u64, Vec<Timestamp>) {
-    let settled = u64::try_from(ahead.len()).unwrap_or(u64::MAX);
-    let dues = dues.into_iter().filter(|due| !ahead.contains(due)).collect();
-    (count.saturating_sub(settled), dues)
 }
 
 fn entries(plan: &Plan) -> Vec<Entry> {

@@ -1,6 +1,7 @@
 //! Arguments in, exit code out: one command a file.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -144,19 +145,12 @@ pub fn main() -> ExitCode {
 }
 
 fn obey(command: Command) -> u8 {
-    match command {
-        Command::Run(agent) => run::main(&agent),
-        Command::Check(options) => check::main(&options),
-        Command::Demo(options) => demo::main(&options),
-        other => answer(other),
-    }
-}
-
-/// The commands that only look: they write an answer to stdout and what is wrong to stderr.
-fn answer(command: Command) -> u8 {
-    let (mut out, mut notes) = (io::stdout().lock(), io::stderr().lock());
+    let (mut out, mut notes) = (io::stdout(), io::stderr());
     let (out, notes): (&mut dyn Write, &mut dyn Write) = (&mut out, &mut notes);
     let answered = match command {
+        Command::Run(agent) => return run::main(&agent),
+        Command::Check(options) => return check::main(&options),
+        Command::Demo(options) => return demo::main(&options),
         Command::Validate(Files { agent, files }) => {
             waiting(validate::main(agent.config.as_deref(), &files, out, notes))
         }
@@ -179,7 +173,6 @@ fn answer(command: Command) -> u8 {
         Command::Report { agent, asked } => {
             from_journal(&agent, notes, |state| report::print(state, &asked, out))
         }
-        Command::Run(_) | Command::Check(_) | Command::Demo(_) => unreachable!("obey() has them"),
     };
     // A reader that has gone away, such as `head`, is no reason to fail.
     answered.unwrap_or(GOOD)
@@ -217,9 +210,16 @@ async fn load(files: &Files) -> Result<Loaded, Mistakes> {
     crate::plan::load(files.agent.config.as_deref(), &files.files).await
 }
 
+/// The most threads that run probes: they wait far more than they work, and each costs memory.
+const THREADS: usize = 4;
+
 /// A runtime for a command that runs probes.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(THREADS))
+        .enable_all()
+        .build()
 }
 
 /// Says on stderr why a command cannot go on.

@@ -11,7 +11,6 @@ mod cursor;
 mod decimal;
 mod demand;
 mod literal;
-mod near;
 mod operator;
 mod path;
 mod place;

@@ -121,6 +121,7 @@ pub fn panicked(
     );
     outcome.blame = Some(Blame::Agent);
     outcome.error_type = Some(ErrorType::AgentPanic);
+    outcome.traced = told_anyway(planned.trace, outcome.verdict);
     outcome
 }
 
@@ -134,6 +135,11 @@ fn traced(trace: Trace, ids: &Ids) -> bool {
             f64::from(u32::from_be_bytes([a, b, c, d])) < share * f64::from(u32::MAX)
         }
     }
+}
+
+/// A failure is told also where few runs are, but not where none is to be.
+fn told_anyway(trace: Trace, verdict: Verdict) -> bool {
+    trace != Trace::Never && matches!(verdict, Verdict::Fail | Verdict::Error)
 }
 
 fn in_maintenance(planned: &Planned, due: Timestamp) -> bool {
@@ -387,7 +393,12 @@ fn close_requests(reading: &mut Reading, error: ErrorType) {
 /// What must hold, what is kept, and what should hold, in this order.
 fn judge(step: &Step, scope: &mut Scope, reading: &mut Reading) -> Ended {
     if let Some(failure) = first_broken(&step.expect, scope, reading) {
-        return Ended::Failed(step.action.lay_blame(reading, failure));
+        let failure = step.action.lay_blame(reading, failure);
+        // The request whose answer was not the expected one has failed, however well it travelled.
+        if let Some(request) = reading.requests.last_mut() {
+            request.error_type.get_or_insert(failure.error_type);
+        }
+        return Ended::Failed(failure);
     }
     for captured in &step.capture {
         match captured.from.find(reading) {
@@ -486,7 +497,7 @@ impl Record {
             steps,
             evidence,
             changed_from: None,
-            traced,
+            traced: traced || told_anyway(planned.trace, verdict),
             maintenance: in_maintenance(planned, due),
         }
     }
@@ -577,7 +588,7 @@ mod tests {
             labels: Labels::default(),
             source: ("a.toml".into(), 1),
             fingerprint: 1,
-            every: Duration::from_secs(60),
+            every: Duration::from_mins(1),
             timeout: Duration::from_secs(8),
             reserve: if finally.is_empty() { Duration::ZERO } else { Duration::from_secs(2) },
             overlap: 1,
@@ -678,6 +689,20 @@ mod tests {
         let outcome = outcome(probe(vec![step], Vec::new())).await;
         assert_eq!(outcome.verdict, Verdict::Fail);
         assert!(outcome.message.unwrap().starts_with("capture `order`"));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_traced_also_where_few_runs_are_and_never_where_none_is() {
+        for (trace, does, traced) in [
+            (Trace::Ratio(0.0), "200", false),
+            (Trace::Ratio(0.0), "503", true),
+            (Trace::Never, "503", false),
+            (Trace::Never, "panic", false),
+            (Trace::Always, "200", true),
+        ] {
+            let planned = Planned { trace, ..probe(vec![step("one", does)], Vec::new()) };
+            assert_eq!(outcome(planned).await.traced, traced, "{trace:?} {does}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

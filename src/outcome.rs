@@ -398,6 +398,11 @@ impl Outcome {
         Ids { run: Arc::clone(&self.run), trace }
     }
 
+    /// The step that decided the verdict: the first that ended so.
+    pub fn decided_by(&self) -> Option<&StepOutcome> {
+        self.steps.iter().find(|step| step.verdict == self.verdict)
+    }
+
     /// What tells its probe from every other.
     pub fn identity(&self) -> String {
         identity(&self.probe, &self.labels)

@@ -118,7 +118,7 @@ impl Roster {
         let through = seat
             .open
             .first()
-            .map_or(seat.newest.max(due), |oldest| *oldest - Duration::from_nanos(1));
+            .map_or_else(|| seat.newest.max(due), |oldest| *oldest - Duration::from_nanos(1));
         let changed_from = match verdict {
             Verdict::Skipped | Verdict::Missed => None,
             Verdict::Pass | Verdict::Warn | Verdict::Fail | Verdict::Error => {

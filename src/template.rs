@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
 use crate::failure::{ErrorType, Failure};
+use crate::near::nearest;
 use crate::outcome::Ids;
 use crate::place::ProbeName;
 use crate::secret::{Redactor, Secret, Secrets};
@@ -235,11 +236,7 @@ fn given(
 
 fn unknown(name: &str, givens: &BTreeMap<String, String>, known: &[String]) -> String {
     let names = || givens.keys().chain(known).map(String::as_str).chain(["run"]);
-    let near = names()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .min()
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(3) / 3);
-    if let Some((_, near)) = near {
+    if let Some(near) = nearest(name, names()) {
         return format!("no variable `{name}`: did you mean `{near}`?");
     }
     let all: Vec<_> = names().collect();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use picket::outcome::hex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -31,18 +32,23 @@ async fn journalled(agent: SocketAddr) -> BTreeMap<String, String> {
     outcomes.iter().map(told).collect()
 }
 
+/// A run that was skipped or missed leaves no trace.
+fn ran(verdict: &str) -> bool {
+    ["pass", "warn", "fail", "error"].contains(&verdict)
+}
+
 /// The trace of every root span that was taken, in order.
 fn traced(receiver: &Receiver) -> Vec<String> {
     let roots = receiver.spans().into_iter().filter(|span| span.parent_span_id.is_empty());
-    roots.map(|span| span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()).collect()
+    roots.map(|span| hex(&span.trace_id)).collect()
 }
 
-/// One number from `/metrics`: the sum over the series of that name.
-fn total(metrics: &str, name: &str) -> f64 {
+/// One whole number from `/metrics`: the sum over the series of that name.
+fn total(metrics: &str, name: &str) -> u64 {
     let series = metrics
         .lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-    series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn export(receiver: &Receiver) -> String {
@@ -59,7 +65,7 @@ fn signal(picket: &Service, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(picket.id()).unwrap()).unwrap(), signal).unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_was_down_gets_everything_in_order_and_once() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start().await;
@@ -68,13 +74,13 @@ async fn a_receiver_that_was_down_gets_everything_in_order_and_once() {
     let mut picket =
         run_picket(folder.path(), address, &export(&receiver), &probe(serve_hello().await));
     picket.listens(address).await;
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 10.0).then_some(()))
+    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 10).then_some(()))
         .await;
     assert!(receiver.spans().is_empty());
 
     receiver.always(Answer::Ok);
     until(address, "/metrics", |_, body| {
-        (total(body, "picket_outbox_sent_total") >= 30.0).then_some(())
+        (total(body, "picket_outbox_sent_total") >= 30).then_some(())
     })
     .await;
     let kept = journalled(address).await;
@@ -84,7 +90,7 @@ async fn a_receiver_that_was_down_gets_everything_in_order_and_once() {
     once.sort();
     once.dedup();
     assert_eq!(once.len(), traces.len(), "nothing comes twice");
-    for trace in kept.keys() {
+    for (trace, _) in kept.iter().filter(|(_, verdict)| ran(verdict)) {
         assert!(once.contains(trace), "{trace} is in the journal and never came");
     }
     let starts: Vec<_> = receiver
@@ -96,7 +102,7 @@ async fn a_receiver_that_was_down_gets_everything_in_order_and_once() {
     assert!(starts.is_sorted(), "in order, with the original times");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_journalled_before_a_crash_arrives_after_it_and_the_ledger_adds_up() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start().await;
@@ -105,7 +111,7 @@ async fn what_was_journalled_before_a_crash_arrives_after_it_and_the_ledger_adds
     let address = free_address();
     let mut picket = run_picket(folder.path(), address, &export(&receiver), &probe(target));
     picket.listens(address).await;
-    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 5.0).then_some(()))
+    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 5).then_some(()))
         .await;
     let before = journalled(address).await;
     picket.kill();
@@ -115,7 +121,7 @@ async fn what_was_journalled_before_a_crash_arrives_after_it_and_the_ledger_adds
     let mut picket = run_picket(folder.path(), address, &export(&receiver), &probe(target));
     picket.listens(address).await;
     let metrics = until(address, "/metrics", |_, body| {
-        (total(body, "probe_runs_total") >= 8.0).then(|| body.to_owned())
+        (total(body, "probe_runs_total") >= 8).then(|| body.to_owned())
     })
     .await;
     assert_eq!(total(&metrics, "picket_runs_planned_total"), total(&metrics, "probe_runs_total"));
@@ -123,30 +129,30 @@ async fn what_was_journalled_before_a_crash_arrives_after_it_and_the_ledger_adds
     let traces = traced(&receiver);
     for (trace, verdict) in &before {
         let arrived = traces.iter().filter(|one| *one == trace).count();
-        assert_eq!(arrived, usize::from(verdict == "pass"), "{trace} ({verdict})");
+        assert_eq!(arrived, usize::from(ran(verdict)), "{trace} ({verdict})");
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
     let probes = probe(serve_hello().await);
     let mut picket = run_picket(folder.path(), address, "", &probes);
     picket.listens(address).await;
-    let success = |wanted: f64| {
+    let success = |wanted: u64| {
         move |_: u16, body: &str| {
             (total(body, "picket_config_reload_success") == wanted).then(|| body.to_owned())
         }
     };
-    until(address, "/metrics", success(1.0)).await;
+    until(address, "/metrics", success(1)).await;
 
     fs::write(folder.path().join("probes.toml"), "[probe.hello]\nhtpp = {}\n").unwrap();
     signal(&picket, Signal::HUP);
-    let refused = until(address, "/metrics", success(0.0)).await;
+    let refused = until(address, "/metrics", success(0)).await;
     let runs = total(&refused, "probe_runs_total");
     until(address, "/metrics", |_, body| {
-        (total(body, "probe_runs_total") >= runs + 3.0).then_some(())
+        (total(body, "probe_runs_total") >= runs + 3).then_some(())
     })
     .await;
     let page = get(address, "/").await.unwrap().1;
@@ -161,14 +167,14 @@ async fn a_bad_reload_changes_nothing_and_a_good_one_only_what_changed() {
         body.contains("verdict=\"skipped\"").then(|| body.to_owned())
     })
     .await;
-    assert_eq!(total(&after, "picket_config_reload_success"), 1.0);
-    assert!(total(&after, "probe_runs_total") >= runs + 3.0, "counts go on");
+    assert_eq!(total(&after, "picket_config_reload_success"), 1);
+    assert!(total(&after, "probe_runs_total") >= runs + 3, "counts go on");
     assert_eq!(total(&after, "picket_runs_planned_total"), total(&after, "probe_runs_total"));
     assert!(!after.contains("verdict=\"missed\""), "nothing was missed over a reload");
     assert_eq!(picket.stop(), Some(0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_it_was_stopped_runs_are_missed_and_not_made_up_for() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();
@@ -187,7 +193,7 @@ async fn while_it_was_stopped_runs_are_missed_and_not_made_up_for() {
     assert_eq!(picket.stop(), Some(0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_hangs_is_cut_at_the_stop_and_its_finally_still_runs() {
     let folder = tempfile::tempdir().unwrap();
     let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -218,41 +224,40 @@ async fn a_run_that_hangs_is_cut_at_the_stop_and_its_finally_still_runs() {
     assert_eq!(outcome["steps"][1]["verdict"], "pass", "{outcome}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_and_costs_nothing_once_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     fs::create_dir(&state).unwrap();
     let address = free_address();
-    // In a mount namespace of its own: a disk of 1 MiB that something else has filled.
+    // In a mount namespace of its own: a disk of 1 MiB, which something else fills.
     let mut picket =
         run_on_a_small_disk(folder.path(), &state, address, &probe(serve_hello().await));
     picket.listens(address).await;
+    let filler = format!("/proc/{}/root{}/filler", picket.id(), state.display());
+    // As much as there is room for.
+    assert!(fs::write(&filler, vec![0; 2 << 20]).is_err(), "the disk is not full yet");
     let failing = until(address, "/metrics", |_, body| {
-        (total(body, "picket_journal_failing") == 1.0).then(|| body.to_owned())
+        (total(body, "picket_journal_failing") == 1).then(|| body.to_owned())
     })
     .await;
     let runs = total(&failing, "probe_runs_total");
     until(address, "/metrics", |_, body| {
-        (total(body, "probe_runs_total") >= runs + 3.0).then_some(())
+        (total(body, "probe_runs_total") >= runs + 3).then_some(())
     })
     .await;
     assert!(get(address, "/").await.unwrap().1.contains("the journal cannot be written"));
 
-    fs::remove_file(format!("/proc/{}/root{}/filler", picket.id(), state.display())).unwrap();
+    fs::remove_file(&filler).unwrap();
     let mended = until(address, "/metrics", |_, body| {
-        let mended = total(body, "picket_journal_failing") == 0.0
-            && total(body, "picket_journal_backlog") == 0.0;
+        let mended = total(body, "picket_journal_failing") == 0
+            && total(body, "picket_journal_backlog") == 0;
         mended.then(|| body.to_owned())
     })
     .await;
-    assert_eq!(total(&mended, "picket_journal_dropped_total"), 0.0);
+    assert_eq!(total(&mended, "picket_journal_dropped_total"), 0);
     let kept = journalled(address).await;
-    assert!(
-        u32::try_from(kept.len()).is_ok_and(|kept| f64::from(kept) >= runs),
-        "{} of {runs}",
-        kept.len()
-    );
+    assert!(u64::try_from(kept.len()).is_ok_and(|kept| kept >= runs), "{} of {runs}", kept.len());
     assert_eq!(picket.stop(), Some(0));
 }
 
@@ -263,18 +268,14 @@ fn run_on_a_small_disk(folder: &Path, state: &Path, listen: SocketAddr, probes: 
     );
     fs::write(folder.join("picket.toml"), agent).unwrap();
     fs::write(folder.join("probes.toml"), probes).unwrap();
-    // The journal is begun first, so that it is there when the disk is full.
-    let script = "mount -t tmpfs -o size=1m tmpfs \"$1\"\n\
-                  timeout -s TERM 1 \"$2\" run --config \"$3\"\n\
-                  head -c 2m /dev/zero >\"$1/filler\" 2>/dev/null\n\
-                  exec \"$2\" run --config \"$3\"";
+    let script = "mount -t tmpfs -o size=1m tmpfs \"$1\" && exec \"$2\" run --config \"$3\"";
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]);
     command.arg(state).arg(env!("CARGO_BIN_EXE_picket")).arg(folder.join("picket.toml"));
     Service::start(&mut command)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_agent_on_the_same_state_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();

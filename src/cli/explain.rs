@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::columns;
-use crate::config::shape::nearest;
 use crate::failure::ErrorType;
+use crate::near::nearest;
 
 /// Explains one type, or lists all (0); a type that is none is 2.
 pub(super) fn main(

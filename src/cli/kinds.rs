@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::columns;
 use crate::config::schema;
-use crate::config::shape::instead;
 use crate::expect::{Shape, Subject, Type};
+use crate::near::instead;
 use crate::probe::{KINDS, Kind};
 
 /// Prints a kind's page, or lists the kinds (0); a kind that is none is 2.

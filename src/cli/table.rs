@@ -49,8 +49,9 @@ pub(super) fn render(outcomes: &[impl Borrow<Outcome>], width: usize, colour: bo
     for (run, title) in outcomes.iter().zip(&titles) {
         columns.write_row(&mut text, run, title, colour);
     }
-    text.push_str(&summary(&outcomes));
-    text.push('\n');
+    for line in wrap(&summary(&outcomes), width.max(NARROWEST)) {
+        text.extend([line.as_str(), "\n"]);
+    }
     text
 }
 
@@ -143,8 +144,8 @@ pub(super) fn reason(run: &Outcome) -> String {
     let mut parts = Vec::new();
     parts.extend(run.error_type.map(|kind| kind.to_string()));
     parts.extend(run.blame.map(|blame| format!("blame: {blame}")));
-    let broken = run.steps.iter().find(|step| step.error_type.is_some());
-    parts.extend(broken.filter(|_| run.steps.len() > 1).map(|step| format!("step {}", step.name)));
+    let of_many = run.error_type.is_some() && run.steps.len() > 1;
+    parts.extend(run.decided_by().filter(|_| of_many).map(|step| format!("step {}", step.name)));
     plain(&parts.join(", "))
 }
 

@@ -8,26 +8,8 @@ use toml::de::DeValue;
 
 use super::keys::{Table, Value};
 use super::mistake::{Mistake, Mistakes, Source, Spot};
+use crate::near::instead;
 use crate::setting::{Refused, Unfit};
-
-/// The known name that is nearest to what was written, if one is near.
-pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = written.to_lowercase();
-    let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_lowercase());
-    let (distance, name) = known.into_iter().map(|name| (distance(name), name)).min()?;
-    let near = distance <= name.chars().count().max(3) / 3;
-    let part = lower.chars().count() >= 3 && name.to_lowercase().starts_with(&lower);
-    (near || part).then_some(name)
-}
-
-/// What to write instead of an unknown name.
-pub fn instead<'a>(written: &str, known: impl IntoIterator<Item = &'a str>, what: &str) -> String {
-    let known: Vec<_> = known.into_iter().collect();
-    match nearest(written, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("{what} are {}", known.join(", ")),
-    }
-}
 
 /// A key that is not known here.
 pub fn unknown_key<'a>(
@@ -79,7 +61,26 @@ pub fn unfit(
             format!("write {wanted}"),
         );
     }
+    if let Some(wanted) = message.strip_prefix("wanted ") {
+        let title = format!("`{key}` cannot be {}", short(spot.text()));
+        return Mistake::advised(spot, title, format!("write {}", in_our_words(wanted)));
+    }
     Mistake::at(spot, message)
+}
+
+/// What is written, in one line that is not long.
+fn short(written: &str) -> &str {
+    let is_short = written.len() <= 40 && !written.contains('\n');
+    if is_short { written } else { "this" }
+}
+
+/// What was wanted where several shapes would do.
+fn in_our_words(wanted: &str) -> &str {
+    match wanted {
+        "string or table" => "text in quotes",
+        other if other.starts_with("exactly 1 element") => "one key in it, and one alone",
+        other => other,
+    }
 }
 
 /// The name and the known names of ``unknown field `x`, expected one of `a`, `b` ``.
@@ -107,7 +108,9 @@ fn wrong_type(message: &str) -> Option<(String, &str)> {
     };
     let found = match found.split_once(' ') {
         Some(("string", text)) => text.to_owned(),
-        Some((_, value)) if value.starts_with('`') => value.trim_matches('`').to_owned(),
+        Some((_, value)) if value.contains('`') => {
+            value.split('`').nth(1).unwrap_or(value).to_owned()
+        }
         _ => found.replace("sequence", "a list").replace("map", "a table"),
     };
     Some((found, wanted))
@@ -213,17 +216,4 @@ fn object_schema<'a>(schema: &'a Json, root: &'a Json) -> Option<&'a Json> {
     // Of several ways to write a table none is known to be meant.
     let only = tables.next()?;
     tables.next().is_none().then_some(only)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_is_near() {
-        assert_eq!(nearest("exepct", ["expect", "every"]), Some("expect"));
-        assert_eq!(nearest("Every", ["expect", "every"]), Some("every"));
-        assert_eq!(nearest("time", ["timeout", "every"]), Some("timeout"));
-        assert_eq!(nearest("zebra", ["expect", "every"]), None);
-    }
 }

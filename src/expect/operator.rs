@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::cursor::Cursor;
-use super::near::near;
 use super::place::Found;
 use super::{Mistake, Type};
+use crate::near::nearest;
 
 /// An operator as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ fn unknown(word: &str) -> String {
     if word.starts_with(|c: char| c.is_ascii_digit()) {
         return format!("no operator before `{word}`: write such as `== {word}`");
     }
-    if let Some(ours) = near(&lower.replace('-', "_"), words().filter(|word| word.len() > 2)) {
+    if let Some(ours) = nearest(&lower.replace('-', "_"), words().filter(|word| word.len() > 2)) {
         return format!("no operator `{word}`: did you mean `{ours}`?");
     }
     let all: Vec<_> = words().collect();

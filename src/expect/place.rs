@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::cursor::{Cursor, Token};
-use super::near::near;
 use super::path::Path;
 use super::seen::{Seen, Sight};
 use super::{Mistake, Shape, Subject, Type};
 use crate::failure::ErrorType;
+use crate::near::nearest;
 use crate::outcome::Fact;
 use crate::phase::Phase;
 use crate::reading::Reading;
@@ -144,13 +144,13 @@ fn unknown(cursor: &Cursor<'_>, word: Token<'_>, subjects: &[Subject]) -> Mistak
         };
         return Mistake::new(word.at, message);
     }
-    let whole = near(word.text, subjects.iter().map(|subject| subject.name));
+    let whole = nearest(word.text, subjects.iter().map(|subject| subject.name));
     let open = subjects.iter().filter(|subject| subject.shape != Shape::Plain);
-    let nearest = whole.or_else(|| alike(word.text, subjects)).or_else(|| {
-        near(first, open.map(|subject| subject.name))
+    let meant = whole.or_else(|| alike(word.text, subjects)).or_else(|| {
+        nearest(first, open.map(|subject| subject.name))
             .filter(|_| member || cursor.rest().contains('['))
     });
-    let message = match nearest {
+    let message = match meant {
         Some(name) => format!("no subject `{}` here: did you mean `{name}`?", word.text),
         None => format!("no subject `{}` here: write one of {}", word.text, list(subjects)),
     };
@@ -187,7 +187,7 @@ fn phase(cursor: &mut Cursor<'_>) -> Result<Phase, Mistake> {
     Phase::parse(word.text).ok_or_else(|| {
         let names = || Phase::ALL.iter().map(|phase| phase.as_str());
         let all = || names().collect::<Vec<_>>().join(", ");
-        let message = near(word.text, names()).map_or_else(
+        let message = nearest(word.text, names()).map_or_else(
             || format!("no phase `{}`: write phase. and one of {}", word.text, all()),
             |name| format!("no phase `{}`: did you mean `{name}`?", word.text),
         );

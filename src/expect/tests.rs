@@ -734,7 +734,7 @@ fn a_capture_that_finds_nothing_or_too_much_says_so() {
     json.none  (json.none is missing)
     json.gone  (was null)
     json["$.items[*].p"]  (found 3 values where one is meant)
-    capture header["via"]  (found 2 values where one is meant)
+    header["via"]  (found 2 values where one is meant)
     "#);
     let mistake = Capture::compile("json.id == 1", SUBJECTS).unwrap_err();
     assert_eq!(mistake.at, 8..12);

@@ -1,7 +1,7 @@
 //! A step's condition: `order exists`, `not order exists`, `'${plan}' == 'gold'`.
 
 use super::When;
-use crate::config::shape::instead;
+use crate::near::instead;
 use crate::template::Template;
 
 /// Reads a condition; of what is none, what is wrong and what to write instead.

@@ -12,11 +12,12 @@ use super::member::stranger;
 use super::{Attempts, Captured, Step, When, condition, independence};
 use crate::config::keys::{At, StepKeys, Table, Value};
 use crate::config::settle::{Line, Names, Settler};
-use crate::config::shape::{nearest, refused, unfit};
+use crate::config::shape::{refused, unfit};
 use crate::config::values::{AttemptsKeys, CaptureKey};
 use crate::config::{Mistake, Named, Source, Spot, kind_of, schema};
 use crate::expect::{Capture, Expectation};
 use crate::failure::ErrorType;
+use crate::near::nearest;
 use crate::probe::{Action, Ground, KINDS, Kind};
 use crate::setting::Unfit;
 
@@ -423,7 +424,7 @@ fn default_expect(kind: &Kind) -> Vec<Expectation> {
 }
 
 /// A value in one spelling: what is the same is written the same.
-fn canonical(value: &DeValue<'_>) -> String {
+pub(super) fn canonical(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
         DeValue::Integer(number) => format!("{}/{}", number.as_str(), number.radix()),

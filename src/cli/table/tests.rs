@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 use super::*;
 use crate::clock::Timestamp;
 use crate::failure::{Blame, ErrorType};
-use crate::outcome::Labels;
+use crate::outcome::{Labels, StepOutcome};
 
 pub(in crate::cli) fn outcome(name: &str, verdict: Verdict) -> Outcome {
     let broken = match verdict {
@@ -87,11 +88,40 @@ fn a_narrow_table_has_the_reason_under_the_probe() {
 }
 
 #[test]
+fn the_step_that_is_named_is_the_one_that_decided() {
+    let step = |name: &str, verdict| {
+        let Outcome { kind, verdict, blame, error_type, message, took, attempts, phases, .. } =
+            outcome(name, verdict);
+        StepOutcome {
+            name: name.to_owned(),
+            kind,
+            verdict,
+            blame,
+            error_type,
+            message,
+            finally: false,
+            start: Duration::ZERO,
+            took,
+            attempts,
+            earlier: Vec::new(),
+            phases,
+            requests: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    };
+    let mut run = outcome("order-flow", Verdict::Fail);
+    run.steps = vec![step("place", Verdict::Warn), step("processed", Verdict::Fail)];
+    assert_eq!(reason(&run), "expect.status, blame: target, step processed");
+}
+
+#[test]
 fn no_line_is_wider_than_the_terminal_and_no_word_is_lost() {
     let mut long = outcome("a-probe-with-a-long-name-that-nobody-shortens", Verdict::Fail);
     long.message = Some("json.status == 'ok'  (was \"日本語の長い値 and more\") ".repeat(4));
     for width in [32, 40, 60, 80, 120, 200] {
-        let table = render(&[long.clone()], width, false);
+        let others = every_verdict();
+        let runs: Vec<_> = std::iter::once(&long).chain(&others).cloned().collect();
+        let table = render(&runs, width, false);
         for line in table.lines() {
             assert!(line.width() <= width, "{width}: {line:?} has {}", line.width());
         }

@@ -65,8 +65,8 @@ pub(in crate::probe) struct Settings {
     /// The codings to offer: true (gzip, br and zstd; the default), false (none) or a list. What comes is decoded.
     #[serde(default)]
     pub(super) compression: Compression,
-    /// Whether to keep the connection between runs; default: false, a fresh connection for each request. True comes in
-    /// a later version.
+    /// Whether to keep the connection between runs, by HTTP/1.1; default: false, a fresh connection for each request.
+    /// A kept connection that the target closes just then is a failure like any other: nothing is sent twice.
     #[serde(default)]
     pub(super) reuse: bool,
     /// A proxy to go through: `http://user:password@host:port`.
@@ -74,14 +74,28 @@ pub(in crate::probe) struct Settings {
 }
 
 impl Settings {
+    /// What to offer in the TLS handshake, best first.
+    pub(super) const fn alpn(&self) -> &'static [&'static str] {
+        match self.version {
+            // A connection that is kept speaks HTTP/1.1, where one request ends before the next begins.
+            Version::Auto if self.reuse => &["http/1.1"],
+            Version::Auto => &["h2", "http/1.1"],
+            Version::One => &["http/1.1"],
+            Version::Two | Version::Three => &["h2"],
+        }
+    }
+
     /// What one key cannot say of itself.
     pub(super) fn refuse_what_does_not_fit(&self) -> Result<(), Refused> {
         let Settings { version, reuse, auth, headers, tls, follow, .. } = self;
         if *version == Version::Three {
             return Err(request::later("version", "HTTP/3"));
         }
-        if *reuse {
-            return Err(request::later("reuse", "a connection kept between runs"));
+        if *reuse && *version == Version::Two {
+            return Err(Refused::new(
+                "reuse",
+                "a connection that is kept speaks HTTP/1.1: leave out `version`, or `reuse`",
+            ));
         }
         match auth {
             Some(Auth::Oauth2(_)) => return Err(request::later("auth.oauth2", "OAuth 2")),
@@ -220,20 +234,9 @@ pub(in crate::probe) enum Version {
     Three,
 }
 
-impl Version {
-    /// What to offer in the TLS handshake, best first.
-    pub(super) const fn alpn(self) -> &'static [&'static str] {
-        match self {
-            Self::Auto => &["h2", "http/1.1"],
-            Self::One => &["http/1.1"],
-            Self::Two | Self::Three => &["h2"],
-        }
-    }
-}
-
 /// DNS servers: one, or a list.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "\"ip:port\", or a list of them")]
+#[serde(untagged, expecting = "wanted \"ip:port\", or a list of them")]
 pub(in crate::probe) enum Servers {
     One(String),
     Many(Vec<String>),

@@ -92,6 +92,11 @@ impl Wire {
         Self { stamps: stream.stamps(), stream, seen: Arc::default(), greeted: 0, turn: 0 }
     }
 
+    /// The stream itself.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// A handle on the stream's stamps.
     pub(super) fn stamps(&self) -> Stamps {
         self.stamps.clone()

@@ -195,7 +195,8 @@ fn write_reason(
     if let Some(blame) = run.blame {
         write!(html, "<span>blame: {blame}</span>")?;
     }
-    if let Some(step) = run.steps.iter().find(|step| step.error_type.is_some())
+    if let Some(step) = run.decided_by()
+        && run.error_type.is_some()
         && run.steps.len() > 1
     {
         write!(html, "<span>step {}</span>", Escaped(&step.name))?;

@@ -2,6 +2,7 @@
 
 use super::server::say;
 use super::*;
+use crate::dial::testing::closed_port;
 use crate::failure::{Blame, Failure};
 use crate::phase::Timed;
 
@@ -181,4 +182,15 @@ fn a_refusal_is_laid_at_the_right_door() {
         let laid = http.lay_blame(&reading, broken);
         assert_eq!((laid.error_type, laid.blame), (error_type, blame), "{status} {keys}");
     }
+}
+
+#[tokio::test]
+async fn a_target_that_is_not_there_leaves_what_would_have_been_sent_and_where_to() {
+    let address = closed_port();
+    let http = http(&format!("url = 'http://{address}/x'\nheaders = {{ x-one = '1' }}")).unwrap();
+    let (seen, reading) = attempt(&http, Duration::from_secs(20)).await;
+    assert_eq!(seen, "connect.refused");
+    assert_eq!(reading.evidence.peer, Some(address.to_string()));
+    let head = reading.evidence.request.unwrap();
+    assert!(head.starts_with("GET /x HTTP/1.1\n") && head.contains("x-one: 1\n"), "{head}");
 }

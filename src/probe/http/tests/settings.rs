@@ -23,7 +23,7 @@ fn what_does_not_fit_is_refused_by_its_key() {
         (&format!("{url}body = 'a'\njson = {{}}"), "json", "one body"),
         (&format!("{url}body_file = '/no/such/file'"), "body_file", "cannot read"),
         (&format!("{url}version = '3'"), "version", "later version"),
-        (&format!("{url}reuse = true"), "reuse", "later version"),
+        (&format!("{url}version = '2'\nreuse = true"), "reuse", "speaks HTTP/1.1"),
         (&format!("{url}auth = {{ sigv4 = 'execute-api' }}"), "auth.sigv4", "later version"),
         (&format!("{url}auth = {{ oauth2 = {{ a = 1 }} }}"), "auth.oauth2", "later version"),
         (
