@@ -244,7 +244,10 @@ impl Http {
         }
         let (head, body) = request.into_parts();
         if hop.scope.evidence {
-            reading.evidence.request = Some(evidence::request_head(&head, url, two, hop.scope));
+            let (head, url) = (head.clone(), url.clone());
+            reading.evidence_later(move |evidence, scope| {
+                evidence.request = Some(evidence::request_head(&head, &url, two, scope));
+            });
         }
         let request = Request::from_parts(head, body);
         reading.timeline.begin(Phase::Send);
@@ -387,7 +390,10 @@ fn note_head(parts: &response::Parts, hop: &Hop<'_>, reading: &mut Reading) {
         })
         .collect();
     if hop.scope.evidence {
-        reading.evidence.response = Some(evidence::response_head(parts, hop.scope));
+        let parts = parts.clone();
+        reading.evidence_later(move |evidence, scope| {
+            evidence.response = Some(evidence::response_head(&parts, scope));
+        });
     }
 }
 
