@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock::{self, Timestamp};
 use crate::config::{self, Mistakes};
+use crate::lag;
 use crate::place::Place;
 use crate::plan::{Loaded, Planned};
 use crate::schedule;
@@ -216,10 +217,8 @@ const THREADS: usize = 4;
 /// A runtime for a command that runs probes.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.min(THREADS))
-        .enable_all()
-        .build()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    lag::watch(runtime.worker_threads(cores.min(THREADS)).enable_all()).build()
 }
 
 /// Says on stderr why a command cannot go on.

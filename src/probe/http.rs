@@ -22,10 +22,11 @@ use self::redirect::{Next, Trail, same_origin};
 use self::request::{Ask, Trouble, unfit};
 use self::settings::{Settings, Version};
 use super::{Ground, Probe};
+use crate::clock::{self, Timestamp};
 use crate::dial::{Connection, Dial, Guard, Proxy, Tls, TlsSettings, dial};
 use crate::expect::Subject;
 use crate::failure::{Blame, ErrorType, Failure};
-use crate::outcome::Fact;
+use crate::outcome::{CLOCK_OFFSET, Fact};
 use crate::period::Size;
 use crate::phase::Phase;
 use crate::reading::Reading;
@@ -389,6 +390,9 @@ fn note_head(parts: &response::Parts, hop: &Hop<'_>, reading: &mut Reading) {
     evidence::answered(parts.status, parts.version, reading);
     reading.fact("status", parts.status.as_u16());
     reading.fact("http.version", evidence::protocol(parts.version));
+    if let Some(ahead) = clock_ahead(parts) {
+        reading.fact(CLOCK_OFFSET, ahead);
+    }
     reading.headers = parts
         .headers
         .iter()
@@ -398,8 +402,19 @@ fn note_head(parts: &response::Parts, hop: &Hop<'_>, reading: &mut Reading) {
         })
         .collect();
     if hop.scope.evidence {
-        reading.evidence.response = Some(evidence::response_head(parts, hop.scope));
+        let parts = parts.clone();
+        reading.evidence_later(move |evidence, scope| {
+            evidence.response = Some(evidence::response_head(&parts, scope));
+        });
     }
+}
+
+/// How far this host's clock is ahead of the target's `Date`, in seconds; a date is half a second old on the average.
+fn clock_ahead(parts: &response::Parts) -> Option<f64> {
+    let date = parts.headers.get(header::DATE)?.to_str().ok()?;
+    let theirs = Timestamp::from(httpdate::parse_http_date(date).ok()?);
+    let ours = clock::now();
+    Some(ours.since(theirs).as_secs_f64() - theirs.since(ours).as_secs_f64() - 0.5)
 }
 
 /// The request that a redirect asks for.

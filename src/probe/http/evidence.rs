@@ -47,7 +47,10 @@ pub(super) fn kept(
     }
     let (head, body) = request.into_parts();
     if scope.evidence {
-        reading.evidence.request = Some(request_head(&head, &ask.url, *two, scope));
+        let (head, url, two) = (head.clone(), ask.url.clone(), *two);
+        reading.evidence_later(move |evidence, scope| {
+            evidence.request = Some(request_head(&head, &url, two, scope));
+        });
     }
     http::Request::from_parts(head, body)
 }

@@ -111,10 +111,11 @@ async fn evidence_has_both_heads_and_no_credential() {
     let keys = "auth = { bearer = 'hunter2' }\nheaders = { x-api-key = 'hunter2', x-b = 'c' }";
     let (seen, reading) = ask(say(answer), keys).await;
     assert_eq!(seen, "pass");
-    let request = reading.evidence.request.unwrap();
+    let evidence = reading.into_evidence(&scope());
+    let request = evidence.request.unwrap();
     assert!(request.starts_with("GET /x HTTP/1.1\nhost: "), "{request}");
     assert!(request.contains("authorization: ***\n") && request.contains("x-b: c\n"), "{request}");
-    let response = reading.evidence.response.unwrap();
+    let response = evidence.response.unwrap();
     assert!(response.starts_with("HTTP/1.1 500 Oh No\nset-cookie: ***\n"), "{response}");
     assert!(!request.contains("hunter2") && !response.contains("hunter2"));
 }
@@ -164,7 +165,7 @@ async fn a_proxy_is_asked_for_the_whole_address() {
     let head = &server.heard()[0];
     assert!(head.starts_with("get http://orders.invalid/x?y http/1.1\r\n"), "{head}");
     assert!(head.contains("proxy-authorization: basic dtpw\r\n"), "{head}");
-    assert!(reading.evidence.request.unwrap().contains("proxy-authorization: ***"));
+    assert!(reading.into_evidence(&scope()).request.unwrap().contains("proxy-authorization: ***"));
 }
 
 #[test]
