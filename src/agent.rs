@@ -14,14 +14,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use crate::clock::{self, Timestamp};
+use crate::clock::{self, Offset, Timestamp};
 use crate::export::Outlet;
 use crate::failure::{Blame, ErrorType};
 use crate::health::{Health, JournalReading, OutboxReading};
 use crate::journal::{Journal, JournalError, Limits, Settled, Told};
 use crate::journey::{self, Job};
 use crate::outbox::{self, Outbox, OutboxHandle, OutboxState};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::{CLOCK_OFFSET, Fact, Outcome, Verdict};
 use crate::plan::{Plan, Planned};
 use crate::recent::{self, Recent};
 use crate::roster::{Admission, Roster};
@@ -447,14 +447,26 @@ async fn read_metrics(core: Arc<Core>, every: Duration) {
 /// What happens once an outcome is kept: the instruments, the page and the log hear of it.
 fn told(health: &Arc<Health>, recent: &Arc<Mutex<Recent>>) -> Told {
     let (health, recent) = (Arc::clone(health), Arc::clone(recent));
+    let offset = Mutex::new(Offset::default());
     Box::new(move |outcomes| {
         let mut recent = lock(&recent);
         for outcome in outcomes {
             let identity = outcome.identity().into();
             health.settle(outcome);
+            if let Some(seconds) = told_offset(outcome).and_then(|told| lock(&offset).note(told)) {
+                health.clock_offset(seconds);
+            }
             recent.note(&identity, outcome);
             log(outcome);
         }
+    })
+}
+
+/// What an answer told of this host's clock.
+fn told_offset(outcome: &Outcome) -> Option<f64> {
+    outcome.steps.iter().find_map(|step| match step.facts.get(CLOCK_OFFSET)? {
+        Fact::Number(seconds) => Some(*seconds),
+        Fact::Bool(_) | Fact::Integer(_) | Fact::Text(_) | Fact::List(_) => None,
     })
 }
 

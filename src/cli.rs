@@ -1,6 +1,7 @@
 //! Arguments in, exit code out: one command a file.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock::{self, Timestamp};
 use crate::config::{self, Mistakes};
+use crate::lag;
 use crate::place::Place;
 use crate::plan::{Loaded, Planned};
 use crate::schedule;
@@ -214,9 +216,14 @@ async fn load(files: &Files) -> Result<Loaded, Mistakes> {
     crate::plan::load(files.agent.config.as_deref(), &files.files).await
 }
 
+/// The most threads that run probes: they wait far more than they work, and each costs memory.
+const THREADS: usize = 4;
+
 /// A runtime for a command that runs probes.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    lag::watch(runtime.worker_threads(cores.min(THREADS)).enable_all()).build()
 }
 
 /// Says on stderr why a command cannot go on.

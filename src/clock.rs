@@ -1,5 +1,6 @@
 //! What time it is: the only file that asks.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -148,6 +149,34 @@ impl Anchor {
     }
 }
 
+/// How far this host's clock is ahead, in seconds, as the answers of targets tell: the median of the last ones, so that
+/// one target whose own clock is wrong does not count.
+#[derive(Clone, Debug, Default)]
+pub struct Offset {
+    told: VecDeque<f64>,
+}
+
+impl Offset {
+    /// So many tellings make a median.
+    const ENOUGH: usize = 5;
+    /// And no more are kept.
+    const MOST: usize = 31;
+
+    /// Takes note of one telling. The answer is the offset, once enough have told.
+    pub fn note(&mut self, seconds: f64) -> Option<f64> {
+        if self.told.len() == Self::MOST {
+            self.told.pop_front();
+        }
+        self.told.push_back(seconds);
+        if self.told.len() < Self::ENOUGH {
+            return None;
+        }
+        let mut sorted: Vec<_> = self.told.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +186,13 @@ mod tests {
         let moment = Timestamp::parse("2026-11-23T13:00:30.0015+01:00").unwrap();
         assert_eq!(moment.to_string(), "2026-11-23T12:00:30.001Z");
         assert_eq!(Timestamp::parse(&moment.to_string()).unwrap().millis(), moment.millis());
+    }
+
+    #[test]
+    fn one_target_with_a_wrong_clock_does_not_set_ours() {
+        let mut offset = Offset::default();
+        let told: Vec<_> = [0.1, -0.2, 3600.0, 0.0, 0.2].map(|seconds| offset.note(seconds)).into();
+        assert_eq!(told, [None, None, None, None, Some(0.1)]);
     }
 
     #[test]

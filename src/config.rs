@@ -60,6 +60,8 @@ pub struct Settings {
     pub drain: Duration,
     /// How long outcomes are kept.
     pub journal: Keep,
+    /// What is written of exporters, settled and in one spelling.
+    pub exports: String,
 }
 
 /// How long outcomes are kept.
@@ -115,6 +117,7 @@ impl Default for Settings {
                 failures: Duration::from_hours(30 * 24),
                 max_size: 1 << 30,
             },
+            exports: String::new(),
         }
     }
 }

@@ -173,11 +173,17 @@ async fn reach(dial: &Dial, reading: &mut Reading) -> Result<(TcpStream, SocketA
     let addresses = resolved.map_err(|failure| dial.laid_at(failure))?;
     dial.guard.check(&dial.host, dial.proxy.is_none().then_some(&addresses))?;
     let addresses: Vec<_> = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    // Until one of them answers, evidence names all that are dialled.
+    reading.evidence.peer = Some(named(&addresses));
     reading.timeline.begin(Phase::Connect);
     let connected = connect::connect(&addresses).await;
     let connected = connected.map_err(|failure| dial.laid_at(failure))?;
     reading.timeline.end();
     Ok(connected)
+}
+
+fn named(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Dial {
@@ -252,6 +258,7 @@ mod tests {
         let [timed] = reading.timeline.past() else { panic!("one phase") };
         assert_eq!(timed.phase, Phase::Connect);
         assert_eq!(timed.error, Some(ErrorType::ConnectRefused));
+        assert_eq!(reading.evidence.peer, Some(address.to_string()));
     }
 
     #[tokio::test]

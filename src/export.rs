@@ -32,6 +32,11 @@ pub trait Export: DeserializeOwned + JsonSchema + fmt::Debug + Send + Sync + 'st
     /// The last word on the settings when the file is loaded.
     fn ready(&mut self) -> Result<(), Refused>;
 
+    /// The settings when the file does not name it and the environment asks for it all the same.
+    fn from_environment() -> Option<Self> {
+        None
+    }
+
     /// Its exporters. `resource` says who is speaking.
     fn exporters(&self, resource: &Resource) -> Result<Vec<Arc<dyn Exporter>>, String>;
 
@@ -69,6 +74,7 @@ pub struct Sink {
     /// The schema of its table.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     parse: Parse,
+    from_environment: fn() -> Option<Arc<dyn Outlet>>,
 }
 
 impl Sink {
@@ -84,12 +90,20 @@ impl Sink {
                 export.ready().map_err(Unfit::Refused)?;
                 Ok(Arc::new(export))
             },
+            from_environment: || {
+                E::from_environment().map(|export| Arc::new(export) as Arc<dyn Outlet>)
+            },
         }
     }
 
     /// Reads a sink's table.
     pub fn parse(&self, table: Spanned<DeValue<'_>>) -> Result<Arc<dyn Outlet>, Unfit> {
         (self.parse)(table)
+    }
+
+    /// The sink that the environment asks for, where the file says nothing of it.
+    pub fn from_environment(&self) -> Option<Arc<dyn Outlet>> {
+        (self.from_environment)()
     }
 
     /// The sink of that name.

@@ -91,7 +91,7 @@ error_types! {
     DnsMalformed "dns.malformed" Target fail "The resolver's answer could not be read, or answers another question." "Something on the way speaks broken DNS: compare with another resolver.";
     ConnectRefused "connect.refused" Target fail "The host answered that nothing listens on the port." "Is the service up and on this port?";
     ConnectReset "connect.reset" Target fail "The connection was reset while it was being made." "A firewall or an overloaded listener: look at its backlog.";
-    ConnectUnreachable "connect.unreachable" Target fail "There is no way to the host." "Routes, security groups, and whether the address family works on this host.";
+    ConnectUnreachable "connect.unreachable" Target fail "There is no way to the host, though this host has a route to the world." "Routes, security groups, and whether the address family works on this host.";
     ConnectTimeout "connect.timeout" Target fail "Nothing answered the connection attempt in time." "Security groups and network ACLs that drop silently, or a host that is gone.";
     TlsExpired "tls.expired" Target fail "The certificate has expired." "Renew it; look at why renewal did not happen.";
     TlsNotYetValid "tls.not_yet_valid" Target fail "The certificate is not valid yet." "A clock is wrong, here or where it was issued.";
@@ -142,7 +142,7 @@ error_types! {
     AgentOverloaded "agent.overloaded" Agent error "This picket was too busy to measure honestly." "Fewer probes on this host, or a larger host.";
     AgentNoFiles "agent.no_files" Agent error "This picket ran out of file descriptors." "Raise LimitNOFILE in the unit.";
     AgentClock "agent.clock" Agent error "This host's clock is off." "Look at chrony.";
-    AgentNoNetwork "agent.no_network" Agent error "This host has no network." "Routes and interfaces of this host.";
+    AgentNoNetwork "agent.no_network" Agent error "This host has no network: no route to the world, or none to its DNS server." "Routes and interfaces of this host.";
     AgentNoCredentials "agent.no_credentials" Agent error "No credentials or secret could be had." "The secret's source, or the instance profile.";
     AgentPanic "agent.panic" Agent error "A defect of picket ended this run." "Please report it with the message; the other probes go on.";
     ConfigInvalid "config.invalid" Config error "A value that is known only in the run does not fit where it stands." "The message names the key.";

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::clock::{Anchor, Timestamp};
 use crate::expect::{Expectation, Judgement};
 use crate::failure::{Blame, ErrorType, Failure};
-use crate::outcome::{Attempt, Evidence, Ids, Outcome, StepOutcome, Verdict};
+use crate::lag::{self, Lagging};
+use crate::outcome::{Attempt, Evidence, Fact, Ids, Outcome, StepOutcome, Verdict};
 use crate::period;
 use crate::place::Place;
 use crate::plan::{Planned, Step, Trace, When};
@@ -121,6 +122,7 @@ pub fn panicked(
     );
     outcome.blame = Some(Blame::Agent);
     outcome.error_type = Some(ErrorType::AgentPanic);
+    outcome.traced = told_anyway(planned.trace, outcome.verdict);
     outcome
 }
 
@@ -134,6 +136,11 @@ fn traced(trace: Trace, ids: &Ids) -> bool {
             f64::from(u32::from_be_bytes([a, b, c, d])) < share * f64::from(u32::MAX)
         }
     }
+}
+
+/// A failure is told also where few runs are, but not where none is to be.
+fn told_anyway(trace: Trace, verdict: Verdict) -> bool {
+    trace != Trace::Never && matches!(verdict, Verdict::Fail | Verdict::Error)
 }
 
 fn in_maintenance(planned: &Planned, due: Timestamp) -> bool {
@@ -317,7 +324,9 @@ async fn attempt(
     reading: &mut Reading,
 ) -> Ended {
     let began = reading.began;
+    let mut lag = Duration::ZERO;
     let look = AssertUnwindSafe(step.action.look(scope, reading)).catch_unwind();
+    let look = Lagging::new(look, &mut lag);
     let seen = match &mut budget.cut {
         None => timeout_at(end, look).await,
         Some(cut) => tokio::select! {
@@ -333,8 +342,11 @@ async fn attempt(
             ErrorType::AgentPanic,
             format!("a defect of picket: {}", what_panicked(&*panic)),
         )),
-        Err(_) => Some(timed_out(reading, end.saturating_duration_since(began))),
+        Err(_) => Some(timed_out(reading, end.saturating_duration_since(began), lag)),
     };
+    if lag >= lag::TELLING {
+        reading.fact("picket.lag", lag.as_secs_f64());
+    }
     if let Some(mut failure) = failure {
         if reading.timeline.open().is_some() {
             reading.timeline.broke(failure.error_type);
@@ -344,7 +356,7 @@ async fn attempt(
         return Ended::Failed(failure);
     }
     reading.timeline.end();
-    judge(step, scope, reading)
+    judge(step, scope, reading, lag)
 }
 
 /// Resolves when picket stops; never, if nobody can say so any more.
@@ -362,8 +374,13 @@ fn what_panicked(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
-/// The phase that was open tells where the time ran out.
-fn timed_out(reading: &Reading, limit: Duration) -> Failure {
+/// The phase that was open tells where the time ran out; if picket itself used up most of it, that tells more.
+fn timed_out(reading: &Reading, limit: Duration, lag: Duration) -> Failure {
+    if lag >= lag::TELLING && lag > limit / 2 {
+        let (lag, limit) = (period::show(lag), period::show(limit));
+        let message = format!("picket itself was late by {lag} of the {limit} that there were");
+        return Failure::new(ErrorType::AgentOverloaded, message);
+    }
     let limit = period::show(Duration::from_millis(
         u64::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(u64::MAX),
     ));
@@ -385,9 +402,15 @@ fn close_requests(reading: &mut Reading, error: ErrorType) {
 }
 
 /// What must hold, what is kept, and what should hold, in this order.
-fn judge(step: &Step, scope: &mut Scope, reading: &mut Reading) -> Ended {
+fn judge(step: &Step, scope: &mut Scope, reading: &mut Reading, lag: Duration) -> Ended {
     if let Some(failure) = first_broken(&step.expect, scope, reading) {
-        return Ended::Failed(step.action.lay_blame(reading, failure));
+        let failure = unless_late(step, scope, reading, lag, failure);
+        let failure = step.action.lay_blame(reading, failure);
+        // The request whose answer was not the expected one has failed, however well it travelled.
+        if let Some(request) = reading.requests.last_mut() {
+            request.error_type.get_or_insert(failure.error_type);
+        }
+        return Ended::Failed(failure);
     }
     for captured in &step.capture {
         match captured.from.find(reading) {
@@ -403,6 +426,30 @@ fn judge(step: &Step, scope: &mut Scope, reading: &mut Reading) -> Ended {
         Some(failure) => Ended::Warned(failure),
         None => Ended::Passed,
     }
+}
+
+/// A latency that would have been good without what picket itself lost says nothing of the target.
+fn unless_late(
+    step: &Step,
+    scope: &Scope,
+    reading: &mut Reading,
+    lag: Duration,
+    broken: Failure,
+) -> Failure {
+    let Some(Fact::Number(latency)) = reading.facts.get("latency").cloned() else { return broken };
+    if broken.error_type != ErrorType::ExpectLatency || lag < lag::TELLING {
+        return broken;
+    }
+    reading.fact("latency", (latency - lag.as_secs_f64()).max(0.0));
+    let holds = |expectation: &Expectation| expectation.judge(reading, scope) == Judgement::Holds;
+    let in_time = step.expect.iter().all(holds);
+    reading.fact("latency", latency);
+    if !in_time {
+        return broken;
+    }
+    let message =
+        format!("{}; picket itself was late by {} of it", broken.message, period::show(lag));
+    Failure::new(ErrorType::AgentOverloaded, message)
 }
 
 /// The first expectation that does not hold decides; the messages of the others stand beside it.
@@ -486,7 +533,7 @@ impl Record {
             steps,
             evidence,
             changed_from: None,
-            traced,
+            traced: traced || told_anyway(planned.trace, verdict),
             maintenance: in_maintenance(planned, due),
         }
     }
@@ -680,6 +727,20 @@ mod tests {
         assert!(outcome.message.unwrap().starts_with("capture `order`"));
     }
 
+    #[tokio::test]
+    async fn a_failure_is_traced_also_where_few_runs_are_and_never_where_none_is() {
+        for (trace, does, traced) in [
+            (Trace::Ratio(0.0), "200", false),
+            (Trace::Ratio(0.0), "503", true),
+            (Trace::Never, "503", false),
+            (Trace::Never, "panic", false),
+            (Trace::Always, "200", true),
+        ] {
+            let planned = Planned { trace, ..probe(vec![step("one", does)], Vec::new()) };
+            assert_eq!(outcome(planned).await.traced, traced, "{trace:?} {does}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stop_cuts_the_step_and_finally_still_runs() {
         let (stop, cut) = watch::channel(false);
@@ -694,5 +755,32 @@ mod tests {
         assert_eq!(verdicts(&outcome), [("one", Verdict::Skipped), ("clean", Verdict::Pass)]);
         assert_eq!((outcome.verdict, outcome.error_type), (Verdict::Skipped, None));
         assert!(outcome.message.unwrap().contains("drain"));
+    }
+
+    #[test]
+    fn a_latency_that_only_picket_spoiled_is_not_told_of_the_target() {
+        static LATENCY: &[Subject] = &[Subject {
+            name: "latency",
+            shape: Shape::Plain,
+            values: Type::Length,
+            error_type: ErrorType::ExpectLatency,
+            about: "",
+        }];
+        let mut step = step("slow", "hang");
+        step.expect = vec![Expectation::compile("latency < 100ms", LATENCY).unwrap()];
+        let place = Place { region: "r".into(), stage: "s".into() };
+        let ids = Ids::of(&"p".into(), &Labels::default(), &place, Timestamp::from_secs(1), 0);
+        let mut scope = Scope::new("p".into(), ids, Arc::new(Secrets::default()));
+        let mut told = |latency: f64, lag: u64| {
+            let mut reading = Reading::new("step/0".to_owned(), Instant::now());
+            reading.fact("latency", latency);
+            match judge(&step, &mut scope, &mut reading, Duration::from_millis(lag)) {
+                Ended::Failed(failure) => (failure.error_type, reading.facts["latency"].clone()),
+                Ended::Passed | Ended::Warned(_) | Ended::Cut => panic!("it is too slow"),
+            }
+        };
+        assert_eq!(told(0.13, 40), (ErrorType::AgentOverloaded, Fact::Number(0.13)));
+        assert_eq!(told(0.13, 20).0, ErrorType::ExpectLatency);
+        assert_eq!(told(0.103, 4).0, ErrorType::ExpectLatency);
     }
 }

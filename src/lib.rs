@@ -22,6 +22,7 @@
 // Words.
 pub mod clock;
 pub mod failure;
+pub mod lag;
 pub mod near;
 pub mod period;
 pub mod phase;

@@ -154,6 +154,9 @@ pub fn identity(probe: &ProbeName, labels: &Labels) -> String {
     identity
 }
 
+/// The fact that an answer tells of this host's clock: how many seconds it is ahead.
+pub const CLOCK_OFFSET: &str = "clock.offset";
+
 /// A value that was seen: what expectations judge and records show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

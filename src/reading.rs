@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -34,6 +35,7 @@ pub struct Reading {
     pub requests: Vec<Request>,
     /// What a failure leaves to look at. Kinds fill it in as they go; it is dropped when the step passes.
     pub evidence: Evidence,
+    later: Vec<Later>,
     json: OnceLock<Result<Json, String>>,
 }
 
@@ -49,17 +51,29 @@ impl Reading {
             body: None,
             requests: Vec::new(),
             evidence: Evidence::default(),
+            later: Vec::new(),
             json: OnceLock::new(),
         }
     }
 
+    /// Has a part of the evidence written once it is wanted. Most runs pass: what they saw is never written out.
+    pub fn evidence_later(
+        &mut self,
+        write: impl FnOnce(&mut Evidence, &Scope) + Send + Sync + 'static,
+    ) {
+        self.later.push(Later(Box::new(write)));
+    }
+
     /// What a failure leaves to look at: nothing that the run must hide.
     pub fn into_evidence(mut self, scope: &Scope) -> Evidence {
+        for Later(write) in self.later {
+            write(&mut self.evidence, scope);
+        }
         if let Some(body) = self.body.filter(|_| self.evidence.body.is_none()) {
             self.evidence.keep_body(&body, |text| scope.clean(text));
         }
-        for text in [&mut self.evidence.request, &mut self.evidence.response].into_iter().flatten()
-        {
+        let Evidence { request, response, peer, .. } = &mut self.evidence;
+        for text in [request, response, peer].into_iter().flatten() {
             *text = scope.clean(text);
         }
         self.evidence
@@ -75,6 +89,16 @@ impl Reading {
     /// Notes a fact.
     pub fn fact(&mut self, name: &'static str, fact: impl Into<Fact>) {
         self.facts.insert(Cow::Borrowed(name), fact.into());
+    }
+}
+
+/// Writes a part of the evidence.
+struct Later(Box<Write>);
+type Write = dyn FnOnce(&mut Evidence, &Scope) + Send + Sync;
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Later")
     }
 }
 

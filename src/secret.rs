@@ -87,6 +87,27 @@ fn missing(name: &str, why: &str) -> Failure {
     Failure::new(ErrorType::AgentNoCredentials, format!("no secret {name:?} ({why})"))
 }
 
+/// A text as JSON writes it, without its quotes.
+fn in_json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned()
+}
+
+/// JSON whose other letters are escaped, as many a server writes it.
+fn in_ascii(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter.is_ascii() {
+            escaped.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                escaped.extend(["\\u", &format!("{unit:04x}")]);
+            }
+        }
+    }
+    escaped
+}
+
 /// What a record may not show: every secret that a run has used.
 #[derive(Clone, Default)]
 pub struct Redactor {
@@ -97,14 +118,17 @@ pub struct Redactor {
 pub const REDACTED: &str = "***";
 
 impl Redactor {
-    /// From now on this value is hidden, and what JSON makes of it when it is echoed in a body.
+    /// From now on this value is hidden, and what JSON makes of it when it is echoed in a body: once, or as a text
+    /// in a text; with its letters, or with escapes alone; as UTF-8, or byte by byte as headers are often read.
     pub fn hide(&mut self, secret: &Secret) {
-        let escaped = serde_json::Value::from(secret.expose()).to_string();
+        let plain = secret.expose();
         self.hide_text(secret);
-        if let Some(inside) = escaped.get(1..escaped.len() - 1)
-            && inside != secret.expose()
-        {
-            self.hide_text(&Secret::new(inside));
+        for read in [plain.to_owned(), plain.bytes().map(char::from).collect()] {
+            self.hide_text(&Secret::new(&read));
+            for once in [in_json(&read), in_ascii(&in_json(&read))] {
+                self.hide_text(&Secret::new(&once));
+                self.hide_text(&Secret::new(&in_json(&once)));
+            }
         }
     }
 
@@ -152,6 +176,22 @@ mod tests {
         assert_eq!(redactor.clean("token=hunter2&x"), "token=***&x");
         redactor.hide(&Secret::new("a\"b"));
         assert_eq!(redactor.clean(r#"{"token":"a\"b"}"#), r#"{"token":"***"}"#);
+    }
+
+    #[test]
+    fn an_echo_in_json_hides_a_secret_in_every_spelling() {
+        let mut redactor = Redactor::default();
+        redactor.hide(&Secret::new("a\"é"));
+        for echo in [
+            r#"{"k":"a\"é"}"#,
+            r#"{"k":"a\"\u00e9"}"#,
+            r#"{"k":"a\"\u00c3\u00a9"}"#,
+            r#"{"body":"{\"k\":\"a\\\"é\"}"}"#,
+            r#"{"body":"{\"k\":\"a\\\"\\u00e9\"}"}"#,
+        ] {
+            let shown = redactor.clean(echo);
+            assert!(shown.contains("***") && !shown.contains("a\\"), "{shown}");
+        }
     }
 
     #[test]

@@ -312,6 +312,26 @@ impl JsonSchema for Template {
     }
 }
 
+/// How many bytes of `set-cookie` fields a run keeps: a target must not make its requests, or its memory, grow on and on.
+const MAX_COOKIES: usize = 256 << 10;
+
+/// The cookies of one run.
+#[derive(Debug, Default)]
+struct Jar {
+    store: CookieStore,
+    taken: usize,
+}
+
+impl Jar {
+    fn keep(&mut self, field: &str, url: &Url) {
+        let taken = self.taken + field.len();
+        // What is no cookie, or is for another site, is not kept: so do browsers.
+        if taken <= MAX_COOKIES && self.store.parse(field, url).is_ok() {
+            self.taken = taken;
+        }
+    }
+}
+
 /// What one run knows: its ids, its captures, its secrets, its cookies.
 #[derive(Debug)]
 pub struct Scope {
@@ -326,7 +346,7 @@ pub struct Scope {
     secrets: Arc<Secrets>,
     captures: BTreeMap<String, String>,
     used: Mutex<Used>,
-    cookies: Mutex<CookieStore>,
+    cookies: Mutex<Jar>,
 }
 
 #[derive(Debug, Default)]
@@ -386,8 +406,7 @@ impl Scope {
         }
         let mut cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
         for field in fields {
-            // What is no cookie, or is for another site, is not kept: so do browsers.
-            drop(cookies.parse(field, url));
+            cookies.keep(field, url);
         }
     }
 
@@ -395,6 +414,7 @@ impl Scope {
     pub fn cookies_for(&self, url: &Url) -> Option<String> {
         let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs: Vec<_> = cookies
+            .store
             .get_request_values(url)
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
@@ -510,5 +530,18 @@ mod tests {
         for text in ["$", "${", "${}", "${a b}", "${secret:}", "${vault:x}"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_run_keeps_its_cookies_and_no_flood_of_them() {
+        let url = Url::parse("http://shop.test/").unwrap();
+        let mut jar = Jar::default();
+        jar.keep("basket=1", &url);
+        for flood in 0..100 {
+            jar.keep(&format!("c{flood}={}", "v".repeat(4000)), &url);
+        }
+        let kept: usize = jar.store.get_request_values(&url).map(|(_, value)| value.len()).sum();
+        assert!(kept > 200 << 10 && kept <= MAX_COOKIES, "{kept}");
+        assert!(jar.store.get_request_values(&url).any(|pair| pair == ("basket", "1")));
     }
 }

@@ -234,6 +234,9 @@ async fn a_full_disk_is_told_and_costs_nothing_once_there_is_room() {
     let mut picket =
         run_on_a_small_disk(folder.path(), &state, address, &probe(serve_hello().await));
     picket.listens(address).await;
+    // Its journal is begun.
+    until(address, "/metrics", |_, body| (total(body, "probe_runs_total") >= 1).then_some(()))
+        .await;
     let filler = format!("/proc/{}/root{}/filler", picket.id(), state.display());
     // As much as there is room for.
     assert!(fs::write(&filler, vec![0; 2 << 20]).is_err(), "the disk is not full yet");

@@ -72,6 +72,18 @@ async fn check(options: &Options) -> u8 {
 
 /// Why there is nothing to run.
 fn nothing(options: &Options, plan: &Plan) -> String {
+    let asked = |name: &str| {
+        options.only.is_empty() || options.only.iter().any(|only| glob::fits(only, name))
+    };
+    let left_out: Vec<_> = plan
+        .left_out
+        .iter()
+        .filter(|(name, _)| asked(name.as_str()))
+        .map(|(name, why)| format!("  {name}: {why}"))
+        .collect();
+    if !left_out.is_empty() {
+        return format!("error: no probe is planned here:\n{}", left_out.join("\n"));
+    }
     if !options.only.is_empty() && !plan.probes.is_empty() {
         let mut names: Vec<_> = plan.probes.iter().map(|planned| planned.name.as_str()).collect();
         names.dedup();
@@ -81,12 +93,8 @@ fn nothing(options: &Options, plan: &Plan) -> String {
             names.join(", ")
         );
     }
-    if plan.left_out.is_empty() {
-        return "error: there is no probe to run: name a probe file, or an agent's file with --config".to_owned();
-    }
-    let left_out: Vec<_> =
-        plan.left_out.iter().map(|(name, why)| format!("  {name}: {why}")).collect();
-    format!("error: no probe is planned here:\n{}", left_out.join("\n"))
+    "error: there is no probe to run: name a probe file, or an agent's file with --config"
+        .to_owned()
 }
 
 /// Runs them, and shows each as it ends where that is asked for. In the order of the plan.

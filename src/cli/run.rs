@@ -172,6 +172,7 @@ fn needs_restart(now: &Settings, before: &Settings) -> Vec<&'static str> {
         ("max_in_flight", now.max_in_flight != before.max_in_flight),
         ("drain", now.drain != before.drain),
         ("journal", now.journal != before.journal),
+        ("export", now.exports != before.exports),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }
@@ -203,5 +204,29 @@ impl Page {
     pub(super) async fn stop(self) {
         self.stop.send(()).ok();
         self.task.await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::Place;
+    use crate::{config, plan};
+
+    #[test]
+    fn changed_exporters_are_told_to_wait_for_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("picket.toml");
+        let settings = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let place = Place { region: "eu-west-1".into(), stage: "prod".into() };
+            plan::plan(&config::read(Some(&file), &[]), &place).unwrap().settings
+        };
+        let before = settings("[export.otlp]\nendpoint = 'http://127.0.0.1:4318'\n");
+        let moved = settings("# A comment.\n[export]\notlp.endpoint = 'http://127.0.0.1:4318'\n");
+        assert!(needs_restart(&moved, &before).is_empty());
+        let other = settings("[export.otlp]\nendpoint = 'http://127.0.0.1:4317'\n");
+        assert_eq!(needs_restart(&other, &before), ["export"]);
+        assert_eq!(needs_restart(&settings(""), &before), ["export"]);
     }
 }

@@ -49,8 +49,9 @@ pub(super) fn render(outcomes: &[impl Borrow<Outcome>], width: usize, colour: bo
     for (run, title) in outcomes.iter().zip(&titles) {
         columns.write_row(&mut text, run, title, colour);
     }
-    text.push_str(&summary(&outcomes));
-    text.push('\n');
+    for line in wrap(&summary(&outcomes), width.max(NARROWEST)) {
+        text.extend([line.as_str(), "\n"]);
+    }
     text
 }
 

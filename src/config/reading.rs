@@ -136,11 +136,24 @@ impl Reading {
     }
 
     fn open(&mut self, path: &Path) -> Option<Arc<Source>> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Some(Arc::new(Source { path: path.to_owned(), text })),
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
             Err(error) => {
                 let title = format!("cannot read {}: {error}", path.display());
                 self.mistakes.push(Mistake::of_no_line(title));
+                return None;
+            }
+        };
+        let source = |text| Arc::new(Source { path: path.to_owned(), text });
+        match String::from_utf8(bytes) {
+            Ok(text) => Some(source(text)),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let spot =
+                    Spot::new(&source(text), at..at + char::REPLACEMENT_CHARACTER.len_utf8());
+                let advice = "write the file in UTF-8";
+                self.mistakes.push(Mistake::advised(spot, "this is no UTF-8", advice));
                 None
             }
         }
@@ -329,11 +342,11 @@ impl Reading {
             }
             if let Some(first) = self.names.get(name.as_ref()) {
                 let title = format!("probe `{name}` is written twice");
-                let mistake = Mistake::advised(spot, title, "rename one of the two");
+                let mistake = Mistake::advised(spot.clone(), title, "rename one of the two");
                 self.mistakes.push(mistake.with_first(first.clone(), "first written here"));
-                continue;
+            } else {
+                self.names.insert(name.to_string(), spot.clone());
             }
-            self.names.insert(name.to_string(), spot.clone());
             if !value.get_ref().is_table() {
                 self.no_table(source, &name, value.span(), value.get_ref());
                 continue;

@@ -61,7 +61,26 @@ pub fn unfit(
             format!("write {wanted}"),
         );
     }
+    if let Some(wanted) = message.strip_prefix("wanted ") {
+        let title = format!("`{key}` cannot be {}", short(spot.text()));
+        return Mistake::advised(spot, title, format!("write {}", in_our_words(wanted)));
+    }
     Mistake::at(spot, message)
+}
+
+/// What is written, in one line that is not long.
+fn short(written: &str) -> &str {
+    let is_short = written.len() <= 40 && !written.contains('\n');
+    if is_short { written } else { "this" }
+}
+
+/// What was wanted where several shapes would do.
+fn in_our_words(wanted: &str) -> &str {
+    match wanted {
+        "string or table" => "text in quotes",
+        other if other.starts_with("exactly 1 element") => "one key in it, and one alone",
+        other => other,
+    }
 }
 
 /// The name and the known names of ``unknown field `x`, expected one of `a`, `b` ``.
@@ -89,7 +108,9 @@ fn wrong_type(message: &str) -> Option<(String, &str)> {
     };
     let found = match found.split_once(' ') {
         Some(("string", text)) => text.to_owned(),
-        Some((_, value)) if value.starts_with('`') => value.trim_matches('`').to_owned(),
+        Some((_, value)) if value.contains('`') => {
+            value.split('`').nth(1).unwrap_or(value).to_owned()
+        }
         _ => found.replace("sequence", "a list").replace("map", "a table"),
     };
     Some((found, wanted))

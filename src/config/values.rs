@@ -51,7 +51,7 @@ impl AlarmKeys {
 
 /// A rule as it is written.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "text in quotes, true or false, or a whole number")]
+#[serde(untagged, expecting = "wanted text in quotes, true or false, or a whole number")]
 pub enum AlarmRule {
     /// On with its default, or off.
     Switch(bool),
@@ -139,7 +139,7 @@ pub struct OnlyKeys {
 
 /// One name or a list of them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "a name in quotes or a list of names")]
+#[serde(untagged, expecting = "wanted a name in quotes or a list of names")]
 pub enum OneOrMany {
     /// One.
     One(String),
@@ -159,7 +159,7 @@ impl OneOrMany {
 
 /// A value of a matrix.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "text in quotes, a number, true or false")]
+#[serde(untagged, expecting = "wanted text in quotes, a number, true or false")]
 pub enum Scalar {
     /// Yes or no.
     Bool(bool),
@@ -199,7 +199,7 @@ pub struct Moment(pub String);
 impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a time such as 2026-11-23T22:00:00Z")]
+        #[serde(untagged, expecting = "wanted a time such as 2026-11-23T22:00:00Z")]
         enum Written {
             Bare(toml::value::Datetime),
             Quoted(String),
@@ -284,7 +284,7 @@ impl<'de> Deserialize<'de> for Overlap {
         #[derive(Deserialize)]
         #[serde(
             untagged,
-            expecting = "\"skip\", or how many runs may be under way at once, from 1"
+            expecting = "wanted \"skip\", or how many runs may be under way at once, from 1"
         )]
         enum Written {
             Number(i64),
@@ -330,7 +330,7 @@ pub enum TraceKey {
 impl<'de> Deserialize<'de> for TraceKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "\"always\", \"never\", or a share between 0 and 1")]
+        #[serde(untagged, expecting = "wanted \"always\", \"never\", or a share between 0 and 1")]
         enum Written {
             Number(f64),
             Word(String),

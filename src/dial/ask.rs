@@ -161,7 +161,7 @@ fn broke(server: SocketAddr, question: &Message, error: &io::Error) -> Failure {
                 format!("{subject}: there is no way to the DNS server {server}: {error}"),
             )
         }
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => Failure::new(
+        _ if is_cut_short(error) => Failure::new(
             ErrorType::DnsMalformed,
             format!("{subject}: {server} closed the connection in the middle of its answer"),
         ),
@@ -170,5 +170,27 @@ fn broke(server: SocketAddr, question: &Message, error: &io::Error) -> Failure {
             format!("{subject}: {server} could not be asked: {error}"),
         )
         .blamed(Blame::Path),
+    }
+}
+
+/// Over TCP: closed or reset instead of answering.
+fn is_cut_short(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_reset_is_as_malformed_as_one_that_ends() {
+        let name = Name::from_ascii("x.test.").unwrap();
+        let question = question(&name, RecordType::A);
+        let server = "127.0.0.1:53".parse().unwrap();
+        for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
+            let failure = broke(server, &question, &kind.into());
+            assert_eq!(failure.error_type, ErrorType::DnsMalformed);
+        }
     }
 }

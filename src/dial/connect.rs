@@ -1,7 +1,7 @@
 //! TCP connections: the families race, the first to connect wins (happy eyeballs, RFC 8305).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -23,6 +23,7 @@ const MOST_TELLING_FIRST: &[ErrorType] = &[
     ErrorType::ConnectReset,
     ErrorType::ConnectTimeout,
     ErrorType::AgentOverloaded,
+    ErrorType::AgentNoNetwork,
     ErrorType::ConnectUnreachable,
 ];
 
@@ -75,24 +76,48 @@ async fn attempt(address: SocketAddr) -> Result<Connected, Failure> {
 
 fn refused(address: SocketAddr, error: &io::Error) -> Failure {
     let errno = Errno::from_io_error(error);
-    let error_type = match errno {
-        Some(Errno::CONNREFUSED) => ErrorType::ConnectRefused,
-        Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => ErrorType::ConnectReset,
-        Some(Errno::TIMEDOUT) => ErrorType::ConnectTimeout,
-        Some(Errno::MFILE | Errno::NFILE) => ErrorType::AgentNoFiles,
-        // Where IPv6 is off there is no address to come from; for IPv4 it means that the ports are used up.
-        Some(Errno::ADDRNOTAVAIL) if address.is_ipv4() => ErrorType::AgentOverloaded,
-        _ => ErrorType::ConnectUnreachable,
-    };
+    let error_type = named(errno, address, has_route);
     let message = match errno {
         Some(Errno::CONNREFUSED) => format!("nothing listens on {address} (connection refused)"),
         Some(Errno::MFILE | Errno::NFILE) => format!("no socket to reach {address} with: {error}"),
         Some(Errno::ADDRNOTAVAIL) if address.is_ipv4() => {
             format!("no local port is left to reach {address} from: {error}")
         }
+        _ if error_type == ErrorType::AgentNoNetwork => {
+            format!("this host has no route to the world, and none to {address}: {error}")
+        }
         _ => format!("cannot connect to {address}: {error}"),
     };
     Failure::new(error_type, message)
+}
+
+fn named(errno: Option<Errno>, address: SocketAddr, has_route: fn() -> bool) -> ErrorType {
+    match errno {
+        Some(Errno::CONNREFUSED) => ErrorType::ConnectRefused,
+        Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => ErrorType::ConnectReset,
+        Some(Errno::TIMEDOUT) => ErrorType::ConnectTimeout,
+        Some(Errno::MFILE | Errno::NFILE) => ErrorType::AgentNoFiles,
+        // Where IPv6 is off there is no address to come from; for IPv4 it means that the ports are used up.
+        Some(Errno::ADDRNOTAVAIL) if address.is_ipv4() => ErrorType::AgentOverloaded,
+        Some(Errno::NETUNREACH | Errno::NETDOWN | Errno::ADDRNOTAVAIL) if !has_route() => {
+            ErrorType::AgentNoNetwork
+        }
+        _ => ErrorType::ConnectUnreachable,
+    }
+}
+
+/// Whether this host has a route to the world, by either family: the control check that tells a host without a network
+/// from a target that is out of reach. To connect a UDP socket looks up a route and sends nothing; the addresses are
+/// those kept for documentation, which only a default route leads to.
+fn has_route() -> bool {
+    const FOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const SIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let four = leads_to((Ipv4Addr::UNSPECIFIED, 0).into(), (FOUR, 9).into());
+    four || leads_to((Ipv6Addr::UNSPECIFIED, 0).into(), (SIX, 9).into())
+}
+
+fn leads_to(from: SocketAddr, to: SocketAddr) -> bool {
+    UdpSocket::bind(from).and_then(|socket| socket.connect(to)).is_ok()
 }
 
 fn most_telling(failures: Vec<Failure>) -> Failure {
@@ -142,5 +167,25 @@ mod tests {
         let failure = connect(&[address]).await.unwrap_err();
         assert_eq!(failure.error_type, ErrorType::ConnectRefused);
         assert!(failure.message.contains(&address.to_string()), "{}", failure.message);
+    }
+
+    #[test]
+    fn a_host_without_a_route_accuses_itself_and_no_target() {
+        let address = "192.0.2.1:80".parse().unwrap();
+        let unreachable = |has_route| named(Some(Errno::NETUNREACH), address, has_route);
+        assert_eq!(unreachable(|| false), ErrorType::AgentNoNetwork);
+        assert_eq!(unreachable(|| true), ErrorType::ConnectUnreachable);
+        // A router that knows no way has been reached.
+        assert_eq!(
+            named(Some(Errno::HOSTUNREACH), address, || false),
+            ErrorType::ConnectUnreachable
+        );
+    }
+
+    #[test]
+    fn the_control_check_tells_a_way_from_none() {
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        assert!(leads_to(any, closed_port()));
+        assert!(!leads_to(any, "[::1]:9".parse().unwrap()));
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn resolve(
 ) -> Result<Vec<IpAddr>, Failure> {
     let known = match host.parse::<IpAddr>() {
         Ok(address) => vec![address],
-        Err(_) => hosts::known_addresses(host),
+        Err(_) => hosts::known_addresses(host)?,
     };
     if known.is_empty() {
         timeline.begin(Phase::Dns);
@@ -67,7 +67,7 @@ async fn look_up(
         // Servers of the user's own are asked for the very name: the search list is the system's.
         return ask_in_turn(servers, host, family).await;
     }
-    let system = hosts::resolver();
+    let system = hosts::resolver()?;
     let mut answer = Err(Failure::new(ErrorType::DnsNxdomain, format!("{host} is no name")));
     for name in system.candidates(host) {
         answer = ask_in_turn(&system.servers, &name, family).await;

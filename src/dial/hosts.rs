@@ -1,12 +1,16 @@
 //! What this host says of names: /etc/hosts and /etc/resolv.conf, read anew when they change.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use resolv_conf::ScopedIp;
+use rustix::io::Errno;
+
+use crate::failure::{ErrorType, Failure};
 
 /// Where DNS servers listen.
 const DNS_PORT: u16 = 53;
@@ -15,19 +19,19 @@ const MAX_SERVERS: usize = 3;
 const MAX_SEARCH: usize = 6;
 
 /// The addresses that need no question: those of `localhost` and of /etc/hosts. Empty when DNS has to be asked.
-pub(super) fn known_addresses(host: &str) -> Vec<IpAddr> {
+pub(super) fn known_addresses(host: &str) -> Result<Vec<IpAddr>, Failure> {
     static HOSTS: LazyLock<Watched<Hosts>> =
         LazyLock::new(|| Watched::new(Path::new("/etc/hosts"), Hosts::parse));
     let name = host.trim_end_matches('.').to_ascii_lowercase();
-    let listed = HOSTS.read().named(&name);
+    let listed = HOSTS.read()?.named(&name);
     if listed.is_empty() && (name == "localhost" || name.ends_with(".localhost")) {
-        return vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
+        return Ok(vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]);
     }
-    listed
+    Ok(listed)
 }
 
 /// The servers and the search list of this host.
-pub(super) fn resolver() -> Arc<Resolver> {
+pub(super) fn resolver() -> Result<Arc<Resolver>, Failure> {
     static RESOLVER: LazyLock<Watched<Resolver>> =
         LazyLock::new(|| Watched::new(Path::new("/etc/resolv.conf"), Resolver::parse));
     RESOLVER.read()
@@ -102,7 +106,8 @@ impl Hosts {
     }
 }
 
-/// A file that is read again when its time or its length has changed; an absent file reads as an empty one.
+/// A file that is read again when its time or its length has changed. One that is absent or closed to us reads as an
+/// empty one; one that could not be read for want of file descriptors is not taken for empty.
 struct Watched<T> {
     path: &'static Path,
     parse: fn(&[u8]) -> T,
@@ -116,17 +121,26 @@ impl<T> Watched<T> {
         Self { path, parse, last: Mutex::new(None) }
     }
 
-    fn read(&self) -> Arc<T> {
+    fn read(&self) -> Result<Arc<T>, Failure> {
         let mark = mark_of(self.path);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((marked, value)) = &*last
             && *marked == mark
         {
-            return Arc::clone(value);
+            return Ok(Arc::clone(value));
         }
-        let value = Arc::new((self.parse)(&std::fs::read(self.path).unwrap_or_default()));
+        let text = std::fs::read(self.path).or_else(|error| self.forgive(&error))?;
+        let value = Arc::new((self.parse)(&text));
         *last = Some((mark, Arc::clone(&value)));
-        value
+        Ok(value)
+    }
+
+    fn forgive(&self, error: &io::Error) -> Result<Vec<u8>, Failure> {
+        if !matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) {
+            return Ok(Vec::new());
+        }
+        let message = format!("{} could not be read: {error}", self.path.display());
+        Err(Failure::new(ErrorType::AgentNoFiles, message))
     }
 }
 
@@ -165,9 +179,9 @@ mod tests {
 
     #[test]
     fn localhost_needs_no_question() {
-        assert!(known_addresses("LOCALHOST.").iter().all(IpAddr::is_loopback));
-        assert_eq!(known_addresses("api.localhost").len(), 2);
-        assert!(known_addresses("no-such-name.test").is_empty());
+        assert!(known_addresses("LOCALHOST.").unwrap().iter().all(IpAddr::is_loopback));
+        assert_eq!(known_addresses("api.localhost").unwrap().len(), 2);
+        assert!(known_addresses("no-such-name.test").unwrap().is_empty());
     }
 
     #[test]
@@ -175,10 +189,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path: &'static Path = Box::leak(folder.path().join("hosts").into_boxed_path());
         let watched = Watched::new(path, <[u8]>::to_vec);
-        assert!(watched.read().is_empty());
+        assert!(watched.read().unwrap().is_empty());
         std::fs::write(path, "one").unwrap();
-        assert_eq!(*watched.read(), b"one");
+        assert_eq!(*watched.read().unwrap(), b"one");
         std::fs::write(path, "seven").unwrap();
-        assert_eq!(*watched.read(), b"seven");
+        assert_eq!(*watched.read().unwrap(), b"seven");
+    }
+
+    #[test]
+    fn want_of_file_descriptors_is_told_and_does_not_read_as_an_empty_file() {
+        let watched = Watched::new(Path::new("/etc/hosts"), <[u8]>::to_vec);
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let failure = watched.forgive(&error(Errno::MFILE)).unwrap_err();
+        assert_eq!(failure.error_type, ErrorType::AgentNoFiles);
+        assert_eq!(watched.forgive(&error(Errno::NOENT)), Ok(Vec::new()));
     }
 }

@@ -110,6 +110,11 @@ every    = "15s"
         Ok(())
     }
 
+    fn from_environment() -> Option<Self> {
+        let signals = environment::signals(&environment::process);
+        (!signals.is_empty()).then(|| Self { signals: Some(signals), ..Self::default() })
+    }
+
     fn exporters(&self, resource: &Resource) -> Result<Vec<Arc<dyn Exporter>>, String> {
         let sender = Arc::new(Sender::of(resource));
         let exporters = self.signals().iter().map(|signal| {

@@ -54,7 +54,8 @@ pub(super) struct Written {
 #[derive(Default)]
 struct Draft {
     line: Line,
-    settled_before: bool,
+    /// Whether runs of it are noted that were settled ahead of their turn.
+    noted_ahead: bool,
     counts: BTreeMap<Ending, u64>,
 }
 
@@ -231,7 +232,8 @@ impl Written {
         if !self.lines.contains_key(identity) {
             let draft = match lines.get(identity) {
                 Some(line) => {
-                    Draft { line: line.clone(), settled_before: true, ..Draft::default() }
+                    let noted_ahead = !line.ahead.is_empty();
+                    Draft { line: line.clone(), noted_ahead, ..Draft::default() }
                 }
                 None => Draft::begin(transaction, identity)?,
             };
@@ -292,15 +294,15 @@ impl Draft {
         let line = &mut self.line;
         // Only what is settled before its turn is noted: as a rule nothing.
         line.ahead = line.ahead.split_off(&line.settled_through.saturating_add(1));
-        if self.settled_before {
+        if self.noted_ahead {
             transaction
                 .prepare_cached("DELETE FROM ahead WHERE probe = ?1 AND due <= ?2")?
                 .execute(params![line.id, signed(line.settled_through)])?;
         }
-        let mut ahead =
-            transaction.prepare_cached("INSERT OR IGNORE INTO ahead VALUES (?1, ?2)")?;
         for due in &line.ahead {
-            ahead.execute(params![line.id, signed(*due)])?;
+            transaction
+                .prepare_cached("INSERT OR IGNORE INTO ahead VALUES (?1, ?2)")?
+                .execute(params![line.id, signed(*due)])?;
         }
         let runs: u64 = self.counts.values().sum();
         transaction

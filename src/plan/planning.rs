@@ -8,12 +8,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::independence::Watched;
 use super::member::{Member, Written as WrittenProbe};
+use super::step::canonical;
 use super::{Loaded, Plan, Planned, independence, labels};
 use crate::config::keys::{AgentKeys, At, ProbeKeys, Table, Value};
 use crate::config::settle::{Names, Settler};
 use crate::config::shape::{refused, unfit, unknown_key};
 use crate::config::values::Scalar;
-use crate::config::{File, Mistake, Mistakes, Named, Source, Spot, Written, schema};
+use crate::config::{File, Mistake, Mistakes, Named, Settings, Source, Spot, Written, schema};
 use crate::export::{Outlet, SINKS, Sink};
 use crate::near::instead;
 use crate::place::{Place, ProbeName};
@@ -32,6 +33,8 @@ pub(super) struct Planning<'a> {
     givens: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
     sinks: Vec<(&'static str, Arc<dyn Outlet>)>,
+    /// Their tables, in one spelling.
+    sink_tables: Vec<String>,
     exports: Vec<independence::Export>,
     mistakes: Mistakes,
     probes: Vec<Arc<Planned>>,
@@ -52,6 +55,7 @@ impl<'a> Planning<'a> {
             ]),
             labels: BTreeMap::new(),
             sinks: Vec::new(),
+            sink_tables: Vec::new(),
             exports: Vec::new(),
             mistakes: written.mistakes.clone(),
             probes: Vec::new(),
@@ -81,6 +85,11 @@ impl<'a> Planning<'a> {
         {
             for (key, value) in &self.settled(source, &table) {
                 self.sink(source, key, value);
+            }
+        }
+        for sink in SINKS {
+            if !self.sinks.iter().any(|(name, _)| *name == sink.name) {
+                self.sinks.extend(sink.from_environment().map(|outlet| (sink.name, outlet)));
             }
         }
     }
@@ -119,12 +128,15 @@ impl<'a> Planning<'a> {
                 self.mistakes.extend(refused(source, name, value, &error, &schema));
             }
         }
+        self.sink_tables.push(format!("{name} {}", canonical(value.get_ref())));
         self.exports.push(independence::Export::of(sink.name, value.get_ref(), self.place));
     }
 
-    /// The probes of one file.
+    /// The probes of one file. Each one's table is let go of as soon as it is planned: with ten thousand probes the
+    /// tables take as much memory as the plan, and the plan then takes their place.
     pub(super) fn file(&mut self, file: &File) {
-        let defaults = table_of(&file.source, "defaults").unwrap_or_default();
+        let mut tables = tables_of(&file.source);
+        let defaults = table_among(&mut tables, "defaults").unwrap_or_default();
         for key in defaults.keys() {
             if !schema::DEFAULTS.contains(&key.get_ref().as_ref()) {
                 self.mistakes.push(unknown_default(&file.source, key));
@@ -133,12 +145,10 @@ impl<'a> Planning<'a> {
         if file.probes.is_empty() {
             self.defaults_alone(file, &defaults);
         }
-        let Some(probes) = table_of(&file.source, "probe") else { return };
+        let Some(mut probes) = table_among(&mut tables, "probe") else { return };
         for named in &file.probes {
-            let table =
-                probes.get(named.name.as_str()).and_then(|probe| probe.get_ref().as_table());
-            if let Some(table) = table {
-                self.probe(file, named, &defaults, table);
+            if let Some(table) = table_among(&mut probes, named.name.as_str()) {
+                self.probe(file, named, &defaults, &table);
             }
         }
     }
@@ -226,15 +236,24 @@ impl<'a> Planning<'a> {
         if self.probes.is_empty() {
             warnings.push("no probe is planned here".to_owned());
         }
-        let Self { written, place, sinks, probes, left_out, .. } = self;
+        let Self { written, place, sinks, mut sink_tables, probes, left_out, .. } = self;
+        sink_tables.sort();
+        let settings = Settings { exports: sink_tables.join("\n"), ..written.settings.clone() };
         let plan = Plan { place: place.clone(), probes, left_out, warnings };
-        self.mistakes.or(Loaded { settings: written.settings.clone(), plan, sinks })
+        self.mistakes.or(Loaded { settings, plan, sinks })
     }
 }
 
-/// A table of a file whose shape was looked at when it was read.
+/// The tables of a file whose shape was looked at when it was read.
+fn tables_of(source: &Source) -> Table<'_> {
+    DeTable::parse(&source.text).map(Spanned::into_inner).unwrap_or_default()
+}
+
 fn table_of<'i>(source: &'i Source, name: &str) -> Option<Table<'i>> {
-    let mut tables = DeTable::parse(&source.text).ok()?.into_inner();
+    table_among(&mut tables_of(source), name)
+}
+
+fn table_among<'i>(tables: &mut Table<'i>, name: &str) -> Option<Table<'i>> {
     match tables.remove(name)?.into_inner() {
         DeValue::Table(table) => Some(table),
         DeValue::String(_)

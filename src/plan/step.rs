@@ -424,7 +424,7 @@ fn default_expect(kind: &Kind) -> Vec<Expectation> {
 }
 
 /// A value in one spelling: what is the same is written the same.
-fn canonical(value: &DeValue<'_>) -> String {
+pub(super) fn canonical(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
         DeValue::Integer(number) => format!("{}/{}", number.as_str(), number.radix()),

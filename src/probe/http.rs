@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header, response};
+use http::{HeaderValue, header, response};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -16,15 +16,17 @@ use url::Url;
 use self::compression::Coding;
 use self::decode::Gathering;
 use self::exchange::Exchange;
+use self::keep::Shelf;
 use self::message::Message;
 use self::redirect::{Next, Trail, same_origin};
 use self::request::{Ask, Trouble, unfit};
 use self::settings::{Settings, Version};
 use super::{Ground, Probe};
+use crate::clock::{self, Timestamp};
 use crate::dial::{Connection, Dial, Guard, Proxy, Tls, TlsSettings, dial};
 use crate::expect::Subject;
 use crate::failure::{Blame, ErrorType, Failure};
-use crate::outcome::Fact;
+use crate::outcome::{CLOCK_OFFSET, Fact};
 use crate::period::Size;
 use crate::phase::Phase;
 use crate::reading::Reading;
@@ -35,6 +37,7 @@ mod compression;
 mod decode;
 mod evidence;
 mod exchange;
+mod keep;
 mod message;
 mod redirect;
 mod request;
@@ -72,6 +75,8 @@ pub(super) struct Http {
     accept_encoding: Option<HeaderValue>,
     /// The largest body to take, in bytes.
     room: usize,
+    /// The connection between runs, with `reuse`.
+    shelf: Shelf,
 }
 
 impl From<Settings> for Http {
@@ -89,6 +94,7 @@ impl From<Settings> for Http {
             proxy: None,
             accept_encoding: None,
             room: 0,
+            shelf: Shelf::default(),
         }
     }
 }
@@ -224,35 +230,37 @@ impl Http {
         reading.fact("url", evidence::shown(url, hop.scope));
         reading.fact("redirects", hop.trail.redirects());
         let way = self.way(hop)?;
-        let connection = dial(&way, reading).await?;
-        evidence::connected(&connection, reading);
-        let two = self.speaks_two(&connection, url)?;
-        let proxy = way.proxy.as_ref().filter(|_| connection.through_proxy);
-        let message = Message {
+        // Written before the way is gone, so that evidence has it also when nobody is there to take it.
+        let mut message = Message {
             ask: hop.ask,
             scope: hop.scope,
             span,
             cookies: hop.cookies.as_deref(),
             at_home: hop.at_home,
             accept_encoding: self.accept_encoding.as_ref(),
-            two,
-            proxy,
+            two: self.settings.version == Version::Two,
+            proxy: way.proxy.as_ref().filter(|_| way.tls.is_none()),
         };
-        let request = message.write()?;
-        if let Some(name) = request.headers().get(header::USER_AGENT) {
-            evidence::introduced(&String::from_utf8_lossy(name.as_bytes()), reading);
+        let mut request = evidence::kept(message.write()?, &message, reading);
+        let keeps = self.settings.reuse && hop.at_home;
+        let kept = if keeps { self.shelf.take(url, reading) } else { None };
+        let connection = match kept {
+            Some(connection) => connection,
+            None => dial(&way, reading).await?,
+        };
+        evidence::connected(&connection, reading);
+        let two = self.speaks_two(&connection, url)?;
+        if two != message.two {
+            message.two = two;
+            request = evidence::kept(message.write()?, &message, reading);
         }
-        let (head, body) = request.into_parts();
-        if hop.scope.evidence {
-            reading.evidence.request = Some(evidence::request_head(&head, url, two, hop.scope));
-        }
-        let request = Request::from_parts(head, body);
         reading.timeline.begin(Phase::Send);
         let timeline = &mut reading.timeline;
+        let Connection { stream, peer, alpn, through_proxy } = connection;
         let (mut exchange, parts) = if two {
-            Exchange::two(connection.stream, request, timeline).await?
+            Exchange::two(stream, request, timeline).await?
         } else {
-            Exchange::one(connection.stream, request, timeline).await?
+            Exchange::one(stream, request, timeline).await?
         };
         note_head(&parts, hop, reading);
         let set = parts.headers.get_all(header::SET_COOKIE).iter();
@@ -267,6 +275,10 @@ impl Http {
         reading.timeline.end_at(ended);
         let latency = ended.saturating_duration_since(reading.began);
         reading.fact("latency", latency.as_secs_f64());
+        if let Some(stream) = exchange.into_stream(&parts).filter(|_| keeps) {
+            let connection = Connection { stream, peer, alpn, through_proxy };
+            self.shelf.put(url, connection, reading);
+        }
         Ok(None)
     }
 
@@ -342,7 +354,7 @@ impl Http {
     /// TLS to the user's own origin, or to another, which learns nothing of the user's names and keys.
     fn tls(&self, at_home: bool) -> Result<Arc<Tls>, Refused> {
         let settings = self.settings.tls.clone().unwrap_or_default();
-        let alpn = self.settings.version.alpn();
+        let alpn = self.settings.alpn();
         let (slot, settings) = if at_home {
             (&self.tls, settings)
         } else {
@@ -378,6 +390,9 @@ fn note_head(parts: &response::Parts, hop: &Hop<'_>, reading: &mut Reading) {
     evidence::answered(parts.status, parts.version, reading);
     reading.fact("status", parts.status.as_u16());
     reading.fact("http.version", evidence::protocol(parts.version));
+    if let Some(ahead) = clock_ahead(parts) {
+        reading.fact(CLOCK_OFFSET, ahead);
+    }
     reading.headers = parts
         .headers
         .iter()
@@ -387,8 +402,19 @@ fn note_head(parts: &response::Parts, hop: &Hop<'_>, reading: &mut Reading) {
         })
         .collect();
     if hop.scope.evidence {
-        reading.evidence.response = Some(evidence::response_head(parts, hop.scope));
+        let parts = parts.clone();
+        reading.evidence_later(move |evidence, scope| {
+            evidence.response = Some(evidence::response_head(&parts, scope));
+        });
     }
+}
+
+/// How far this host's clock is ahead of the target's `Date`, in seconds; a date is half a second old on the average.
+fn clock_ahead(parts: &response::Parts) -> Option<f64> {
+    let date = parts.headers.get(header::DATE)?.to_str().ok()?;
+    let theirs = Timestamp::from(httpdate::parse_http_date(date).ok()?);
+    let ours = clock::now();
+    Some(ours.since(theirs).as_secs_f64() - theirs.since(ours).as_secs_f64() - 0.5)
 }
 
 /// The request that a redirect asks for.

@@ -15,8 +15,10 @@ const DEPTH: usize = 128;
 const MEMORY: usize = 8 << 20;
 const MEMORY_PER_BYTE: usize = 16;
 
-/// What one value, one object and one member take in the tree: an object has room for eleven members at once.
+/// What one value, one array, one object and one member take in the tree: an array has room for four items at once, and
+/// an object for eleven members.
 const VALUE: usize = 2 * size_of::<Value>();
+const ARRAY: usize = 4 * size_of::<Value>();
 const OBJECT: usize = 640;
 const MEMBER: usize = size_of::<String>();
 
@@ -280,6 +282,7 @@ impl<'t> Parser<'t> {
         if self.eat(b']') {
             return Ok(Value::Array(items));
         }
+        self.charge(ARRAY)?;
         loop {
             let before = self.document.numbers.len();
             let item = self.value()?;
@@ -452,6 +455,8 @@ mod tests {
         assert_eq!(reason(&"[".repeat(1 << 20)), "the body's JSON nests deeper than 128");
         let costly = format!("[{}{{}}]", "{\"\":0},".repeat(100_000));
         assert_eq!(reason(&costly), "the body's JSON takes more than 18 MiB to look into");
+        let costly = format!("[{}0]", "[[[[0]]]],".repeat(100_000));
+        assert_eq!(reason(&costly), "the body's JSON takes more than 23 MiB to look into");
     }
 
     proptest! {

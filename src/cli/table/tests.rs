@@ -119,7 +119,9 @@ fn no_line_is_wider_than_the_terminal_and_no_word_is_lost() {
     let mut long = outcome("a-probe-with-a-long-name-that-nobody-shortens", Verdict::Fail);
     long.message = Some("json.status == 'ok'  (was \"日本語の長い値 and more\") ".repeat(4));
     for width in [32, 40, 60, 80, 120, 200] {
-        let table = render(&[long.clone()], width, false);
+        let others = every_verdict();
+        let runs: Vec<_> = std::iter::once(&long).chain(&others).cloned().collect();
+        let table = render(&runs, width, false);
         for line in table.lines() {
             assert!(line.width() <= width, "{width}: {line:?} has {}", line.width());
         }

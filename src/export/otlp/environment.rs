@@ -22,6 +22,13 @@ pub(super) fn process(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The signals that an endpoint is named for.
+pub(super) fn signals(lookup: Lookup<'_>) -> Vec<Signal> {
+    let all = [Signal::Traces, Signal::Metrics, Signal::Logs];
+    let named = |signal: &Signal| Said { signal: *signal, lookup }.either("ENDPOINT").is_some();
+    all.into_iter().filter(named).collect()
+}
+
 /// How often the instruments are read, as `OTEL_METRIC_EXPORT_INTERVAL` says.
 pub(super) fn metrics_every(lookup: Lookup<'_>) -> Option<Duration> {
     let millis = lookup("OTEL_METRIC_EXPORT_INTERVAL")?.trim().parse().ok()?;
@@ -227,6 +234,14 @@ mod tests {
         assert_eq!(traces.timeout, Duration::from_secs(10));
         let grpc = way(&settings("protocol = 'grpc'"), Signal::Logs, &|_| None).unwrap();
         assert_eq!(grpc.url, "http://127.0.0.1:4317");
+    }
+
+    #[test]
+    fn an_endpoint_in_the_environment_asks_for_its_signals() {
+        assert!(signals(&|_| None).is_empty());
+        let one = variables(&[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://a/v1/metrics")]);
+        assert_eq!(signals(&one), [Signal::Metrics]);
+        assert_eq!(signals(&variables(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a")])).len(), 3);
     }
 
     #[test]

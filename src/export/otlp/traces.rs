@@ -18,11 +18,10 @@ use crate::phase::Timed;
 /// The W3C flag of a trace that is recorded.
 pub(super) const SAMPLED: u32 = 1;
 
-/// Whether a run is told as a trace: what did not run has none, and a failure always has.
+/// Whether a run is told as a trace: what did not run has none.
 pub(super) fn wanted(outcome: &Outcome) -> bool {
     match outcome.verdict {
-        Verdict::Pass | Verdict::Warn => outcome.traced,
-        Verdict::Fail | Verdict::Error => true,
+        Verdict::Pass | Verdict::Warn | Verdict::Fail | Verdict::Error => outcome.traced,
         Verdict::Skipped | Verdict::Missed => false,
     }
 }

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, Method, StatusCode, Version};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version, header};
 use url::Url;
 
+use super::message::Message;
 use crate::dial::Connection;
 use crate::outcome::{Fact, Request, hex};
 use crate::reading::Reading;
@@ -21,12 +23,7 @@ pub(super) fn is_sensitive(name: &str) -> bool {
 }
 
 /// The request line and fields as the request was made.
-pub(super) fn request_head(
-    request: &http::request::Parts,
-    url: &Url,
-    two: bool,
-    scope: &Scope,
-) -> String {
+fn request_head(request: &http::request::Parts, url: &Url, two: bool, scope: &Scope) -> String {
     let version = if two { "HTTP/2" } else { "HTTP/1.1" };
     let target = &url[url::Position::BeforePath..];
     let mut head = String::with_capacity(512);
@@ -36,6 +33,26 @@ pub(super) fn request_head(
     }
     write_fields(&mut head, &request.headers);
     scope.clean(&head)
+}
+
+/// The request as it was, with what evidence and spans tell of it noted.
+pub(super) fn kept(
+    request: http::Request<Bytes>,
+    message: &Message<'_>,
+    reading: &mut Reading,
+) -> http::Request<Bytes> {
+    let Message { ask, scope, two, .. } = message;
+    if let Some(name) = request.headers().get(header::USER_AGENT) {
+        note(reading, "user_agent.original", String::from_utf8_lossy(name.as_bytes()).into_owned());
+    }
+    let (head, body) = request.into_parts();
+    if scope.evidence {
+        let (head, url, two) = (head.clone(), ask.url.clone(), *two);
+        reading.evidence_later(move |evidence, scope| {
+            evidence.request = Some(request_head(&head, &url, two, scope));
+        });
+    }
+    http::Request::from_parts(head, body)
 }
 
 /// The status line and fields of an answer.
@@ -117,7 +134,7 @@ pub(super) fn open(
     note("http.request.method", method.as_str().into());
     note("url.full", shown(url, scope).into());
     note("url.scheme", url.scheme().into());
-    note("server.address", bare_host(url).into());
+    note("server.address", scope.clean(bare_host(url)).into());
     note("server.port", url.port_or_known_default().unwrap_or_default().into());
     if hop > 0 {
         note("http.request.resend_count", hop.into());
@@ -136,11 +153,6 @@ pub(super) fn open(
 pub(super) fn connected(connection: &Connection, reading: &mut Reading) {
     note(reading, "network.peer.address", connection.peer.ip().to_string());
     note(reading, "network.peer.port", connection.peer.port());
-}
-
-/// Notes the name that the request goes by.
-pub(super) fn introduced(user_agent: &str, reading: &mut Reading) {
-    note(reading, "user_agent.original", user_agent);
 }
 
 /// Notes the head of the answer.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, header, response};
+use http::{Request, Response, Version, header, response};
 use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -168,6 +168,18 @@ impl Exchange {
         stamps.last_read().filter(|last| Some(*last) != first).unwrap_or_else(Instant::now)
     }
 
+    /// The stream, where the next request may follow on it: the answer ended by its own measure and nobody closes.
+    pub(super) fn into_stream(self, parts: &response::Parts) -> Option<Stream> {
+        let Line::One(one) = self.line else { return None };
+        let One { connection, _sender: _, body: _ } = *one;
+        let may_follow = parts.version == Version::HTTP_11
+            && !says_close(parts)
+            && self.watch.is_out()
+            && !self.watch.seen.has_ended();
+        let ended = connection.filter(|_| may_follow)?.into_parts();
+        ended.read_buf.is_empty().then(|| ended.io.into_inner().into_stream())
+    }
+
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         match &mut self.line {
             Line::One(one) => one.poll_piece(cx, &self.watch),
@@ -307,7 +319,9 @@ impl Watch {
             return Failure::new(error_type, format!("the target said goodbye {when}: {reason}"));
         }
         if let Some(broke) = self.broke() {
-            return broke;
+            // Frames of the connection's own are no part of an answer: without one there is nothing to be cut short.
+            let closed = broke.error_type == ErrorType::ResponseTruncated && !self.answered;
+            return if closed { self.ended() } else { broke };
         }
         if self.seen.has_ended() && (error.is_io() || error.reason().is_none()) {
             return self.ended();
@@ -371,6 +385,14 @@ fn unambiguous(parts: &response::Parts) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("transfer-encoding {last:?}, which nobody asked for"))
+}
+
+/// Whether an answer says that its connection closes.
+fn says_close(parts: &response::Parts) -> bool {
+    let fields = parts.headers.get_all(header::CONNECTION).iter();
+    let mut options =
+        fields.filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(','));
+    options.any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 fn head_too_large() -> Failure {

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use url::Url;
 
 use super::compression::Compression;
 use super::request;
@@ -65,8 +66,8 @@ pub(in crate::probe) struct Settings {
     /// The codings to offer: true (gzip, br and zstd; the default), false (none) or a list. What comes is decoded.
     #[serde(default)]
     pub(super) compression: Compression,
-    /// Whether to keep the connection between runs; default: false, a fresh connection for each request. True comes in
-    /// a later version.
+    /// Whether to keep the connection between runs, by HTTP/1.1; default: false, a fresh connection for each request.
+    /// A kept connection that the target closes just then is a failure like any other: nothing is sent twice.
     #[serde(default)]
     pub(super) reuse: bool,
     /// A proxy to go through: `http://user:password@host:port`.
@@ -74,14 +75,28 @@ pub(in crate::probe) struct Settings {
 }
 
 impl Settings {
+    /// What to offer in the TLS handshake, best first.
+    pub(super) const fn alpn(&self) -> &'static [&'static str] {
+        match self.version {
+            // A connection that is kept speaks HTTP/1.1, where one request ends before the next begins.
+            Version::Auto if self.reuse => &["http/1.1"],
+            Version::Auto => &["h2", "http/1.1"],
+            Version::One => &["http/1.1"],
+            Version::Two | Version::Three => &["h2"],
+        }
+    }
+
     /// What one key cannot say of itself.
     pub(super) fn refuse_what_does_not_fit(&self) -> Result<(), Refused> {
         let Settings { version, reuse, auth, headers, tls, follow, .. } = self;
         if *version == Version::Three {
             return Err(request::later("version", "HTTP/3"));
         }
-        if *reuse {
-            return Err(request::later("reuse", "a connection kept between runs"));
+        if *reuse && *version == Version::Two {
+            return Err(Refused::new(
+                "reuse",
+                "a connection that is kept speaks HTTP/1.1: leave out `version`, or `reuse`",
+            ));
         }
         match auth {
             Some(Auth::Oauth2(_)) => return Err(request::later("auth.oauth2", "OAuth 2")),
@@ -99,6 +114,7 @@ impl Settings {
         }
         self.method()?;
         self.check_url()?;
+        self.check_family()?;
         if tls.is_some() && self.is_in_the_open() && *follow == Some(0) {
             return Err(Refused::new("tls", "there is no TLS on an http:// URL: write https://"));
         }
@@ -107,6 +123,23 @@ impl Settings {
             request::field(name, &value)?;
         }
         Ok(())
+    }
+
+    /// An address in the URL is of one family: asked for the other, nothing could ever be dialled.
+    fn check_family(&self) -> Result<(), Refused> {
+        let dialled = self.url.literal().filter(|_| self.connect.is_none() && self.proxy.is_none());
+        let url = dialled.and_then(|literal| Url::parse(&literal).ok());
+        let address: Option<IpAddr> =
+            url.and_then(|url| super::evidence::bare_host(&url).parse().ok());
+        let Some(address) = address.filter(|address| !self.ip.takes(*address)) else {
+            return Ok(());
+        };
+        let family = if address.is_ipv4() { "4" } else { "6" };
+        let message = format!(
+            "{address} is no {} address: write ip = \"{family}\", or leave it out",
+            self.ip
+        );
+        Err(Refused::new("ip", message))
     }
 
     fn check_url(&self) -> Result<(), Refused> {
@@ -220,20 +253,9 @@ pub(in crate::probe) enum Version {
     Three,
 }
 
-impl Version {
-    /// What to offer in the TLS handshake, best first.
-    pub(super) const fn alpn(self) -> &'static [&'static str] {
-        match self {
-            Self::Auto => &["h2", "http/1.1"],
-            Self::One => &["http/1.1"],
-            Self::Two | Self::Three => &["h2"],
-        }
-    }
-}
-
 /// DNS servers: one, or a list.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "\"ip:port\", or a list of them")]
+#[serde(untagged, expecting = "wanted \"ip:port\", or a list of them")]
 pub(in crate::probe) enum Servers {
     One(String),
     Many(Vec<String>),

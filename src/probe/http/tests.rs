@@ -19,6 +19,7 @@ use crate::template::Scope;
 
 mod answers;
 mod hostile;
+mod keep;
 mod redirects;
 mod server;
 mod settings;

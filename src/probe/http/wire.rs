@@ -14,6 +14,9 @@ use crate::phase::Phase;
 
 /// How much of the answer's beginning is kept for those that turn out to be no HTTP.
 const OPENING: usize = 256;
+/// How much is read before the other probes and the timers get their turn: a flood of frames that cost more to parse
+/// than to send must hold up neither.
+const TURN: usize = 16 << 10;
 /// How every answer of HTTP/1 begins.
 const GREETING: &[u8] = b"HTTP/1.";
 
@@ -79,12 +82,19 @@ pub(super) struct Wire {
     seen: Arc<Seen>,
     /// How many bytes of the greeting have come.
     greeted: usize,
+    /// How much was read in this turn.
+    turn: usize,
 }
 
 impl Wire {
     /// Nothing seen yet.
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stamps: stream.stamps(), stream, seen: Arc::default(), greeted: 0 }
+        Self { stamps: stream.stamps(), stream, seen: Arc::default(), greeted: 0, turn: 0 }
+    }
+
+    /// The stream itself.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// A handle on the stream's stamps.
@@ -146,8 +156,14 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.turn >= TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.turn += buf.filled().len().saturating_sub(before);
         match &result {
             Ok(()) => self.read(buf.filled().get(before..).unwrap_or_default()),
             Err(error) => {
@@ -204,5 +220,41 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::dial::Timed;
+
+    #[tokio::test]
+    async fn a_flood_is_read_in_turns_between_which_others_run() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut there, _) = listener.accept().await.unwrap();
+        let flood = tokio::spawn(async move { while there.write_all(&[0; 4096]).await.is_ok() {} });
+        here.readable().await.unwrap();
+        let mut wire = Wire::new(Stream::Plain(Timed::new(here)));
+        for _ in 0..20 {
+            let in_one_turn = poll_fn(|cx| {
+                let (mut room, mut read) = ([0; 1024], 0);
+                loop {
+                    let mut buf = ReadBuf::new(&mut room);
+                    match Pin::new(&mut wire).poll_read(cx, &mut buf) {
+                        Poll::Ready(result) => result.unwrap(),
+                        Poll::Pending => return Poll::Ready(read),
+                    }
+                    read += buf.filled().len();
+                }
+            });
+            assert!(in_one_turn.await <= TURN + 1024);
+        }
+        flood.abort();
     }
 }

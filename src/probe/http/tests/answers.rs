@@ -2,6 +2,7 @@
 
 use super::server::say;
 use super::*;
+use crate::dial::testing::closed_port;
 use crate::failure::{Blame, Failure};
 use crate::phase::Timed;
 
@@ -110,10 +111,11 @@ async fn evidence_has_both_heads_and_no_credential() {
     let keys = "auth = { bearer = 'hunter2' }\nheaders = { x-api-key = 'hunter2', x-b = 'c' }";
     let (seen, reading) = ask(say(answer), keys).await;
     assert_eq!(seen, "pass");
-    let request = reading.evidence.request.unwrap();
+    let evidence = reading.into_evidence(&scope());
+    let request = evidence.request.unwrap();
     assert!(request.starts_with("GET /x HTTP/1.1\nhost: "), "{request}");
     assert!(request.contains("authorization: ***\n") && request.contains("x-b: c\n"), "{request}");
-    let response = reading.evidence.response.unwrap();
+    let response = evidence.response.unwrap();
     assert!(response.starts_with("HTTP/1.1 500 Oh No\nset-cookie: ***\n"), "{response}");
     assert!(!request.contains("hunter2") && !response.contains("hunter2"));
 }
@@ -163,7 +165,7 @@ async fn a_proxy_is_asked_for_the_whole_address() {
     let head = &server.heard()[0];
     assert!(head.starts_with("get http://orders.invalid/x?y http/1.1\r\n"), "{head}");
     assert!(head.contains("proxy-authorization: basic dtpw\r\n"), "{head}");
-    assert!(reading.evidence.request.unwrap().contains("proxy-authorization: ***"));
+    assert!(reading.into_evidence(&scope()).request.unwrap().contains("proxy-authorization: ***"));
 }
 
 #[test]
@@ -181,4 +183,15 @@ fn a_refusal_is_laid_at_the_right_door() {
         let laid = http.lay_blame(&reading, broken);
         assert_eq!((laid.error_type, laid.blame), (error_type, blame), "{status} {keys}");
     }
+}
+
+#[tokio::test]
+async fn a_target_that_is_not_there_leaves_what_would_have_been_sent_and_where_to() {
+    let address = closed_port();
+    let http = http(&format!("url = 'http://{address}/x'\nheaders = {{ x-one = '1' }}")).unwrap();
+    let (seen, reading) = attempt(&http, Duration::from_secs(20)).await;
+    assert_eq!(seen, "connect.refused");
+    assert_eq!(reading.evidence.peer, Some(address.to_string()));
+    let head = reading.evidence.request.unwrap();
+    assert!(head.starts_with("GET /x HTTP/1.1\n") && head.contains("x-one: 1\n"), "{head}");
 }

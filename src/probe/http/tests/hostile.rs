@@ -3,9 +3,12 @@
 use std::io::Write as _;
 
 use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
 
 use super::server::say;
 use super::*;
+use crate::dial::testing::{Authority, serve};
 use Act::{Endless, Hear, HearBytes, Hold, Reset, Say, Stall, Trickle};
 
 /// One target: what it is, what it does, further keys, and what it must be called.
@@ -474,4 +477,28 @@ async fn an_answer_before_the_request_is_out_counts() {
     let (seen, reading) = ask(say(refuse), &body).await;
     assert_eq!(seen, "pass");
     assert_eq!(fact(&reading, "status"), &Fact::Integer(413));
+}
+
+#[tokio::test]
+async fn settings_alone_are_no_answer_that_tls_could_cut_short() {
+    let authority = Authority::new("of the test");
+    let mut config = authority.issue(&["localhost"]).server();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let server = serve(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            // Without TLS's goodbye.
+            let (mut stream, _) = stream.into_inner();
+            stream.shutdown().await.unwrap();
+            while stream.read(&mut [0; 1024]).await.is_ok_and(|bytes| bytes > 0) {}
+        }
+    })
+    .await;
+    let port = server.address.port();
+    let keys = format!("url = 'https://localhost:{port}/'\ntls.ca = '''{}'''", authority.pem);
+    let (seen, _) = attempt(&http(&keys).unwrap(), Duration::from_secs(20)).await;
+    assert_eq!(seen, "response.closed");
 }

@@ -23,7 +23,7 @@ fn what_does_not_fit_is_refused_by_its_key() {
         (&format!("{url}body = 'a'\njson = {{}}"), "json", "one body"),
         (&format!("{url}body_file = '/no/such/file'"), "body_file", "cannot read"),
         (&format!("{url}version = '3'"), "version", "later version"),
-        (&format!("{url}reuse = true"), "reuse", "later version"),
+        (&format!("{url}version = '2'\nreuse = true"), "reuse", "speaks HTTP/1.1"),
         (&format!("{url}auth = {{ sigv4 = 'execute-api' }}"), "auth.sigv4", "later version"),
         (&format!("{url}auth = {{ oauth2 = {{ a = 1 }} }}"), "auth.oauth2", "later version"),
         (
@@ -36,6 +36,7 @@ fn what_does_not_fit_is_refused_by_its_key() {
         (&format!("{url}resolver = 'dns.example.com'"), "resolver", "its address"),
         (&format!("{url}proxy = 'nonsense'"), "proxy", ""),
         (&format!("{url}tls = {{ ca = '/no/such/file' }}"), "tls.ca", ""),
+        ("url = 'http://127.0.0.1/'\nip = '6'", "ip", "write ip = \"4\""),
         ("url = 'http://a/'\nfollow = 0\ntls = { verify = false }", "tls", "https://"),
     ] {
         let refused = http(keys).expect_err(keys);
@@ -55,6 +56,8 @@ fn what_fits_is_taken() {
         "url = 'https://a/'\nresolver = ['10.0.0.2', '10.0.0.3:5353']\nconnect = '[::1]:443'",
         "url = 'https://a/'\ncompression = ['br']\nmax_body = '2MiB'\nip = '6'",
         "url = 'https://a/'\nauth = { basic = { user = 'u' } }",
+        "url = 'http://[::1]/'\nip = '6'",
+        "url = 'http://[::1]/'\nip = '4'\nconnect = '127.0.0.1:80'",
     ] {
         http(keys).expect(keys);
     }
