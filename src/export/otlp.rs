@@ -251,47 +251,58 @@ impl Exporter for Outward {
         batch: &'a [Kept],
     ) -> Pin<Box<dyn Future<Output = Result<Receipt, Refusal>> + Send + 'a>> {
         Box::pin(async move {
-            let wanted: Vec<_> =
-                batch.iter().map(|kept| &kept.record).filter(|kept| self.wants(kept)).collect();
+            let records = batch.iter().map(|kept| &kept.record);
+            let wanted: Vec<_> = records.filter(|record| self.wants(record)).cloned().collect();
             if wanted.is_empty() {
                 return Ok(Receipt::default());
             }
-            let request = self.encode(&wanted)?;
+            let (signal, sender) = (self.signal, Arc::clone(&self.sender));
+            let request = aside(move || encode(signal, &sender, &wanted)).await??;
             self.wire.send(request).await.map(|answer| receipt(&answer))
         })
     }
 }
 
-impl Outward {
-    fn encode(&self, records: &[&Record]) -> Result<Bytes, Refusal> {
-        let outcomes = records.iter().filter_map(|record| match record {
-            Record::Outcome(outcome) => Some(Arc::as_ref(outcome)),
-            Record::Metrics(_) => None,
-        });
-        let (request, spans) = match self.signal {
-            Signal::Traces => self.traces(outcomes),
-            Signal::Logs => (logs::encode(outcomes, &self.sender).encode_to_vec(), 0),
-            Signal::Metrics => (metrics(records), 0),
-        };
-        // A single record goes as it is: only the other side can say whether it is too large for it.
-        let over = request.len() > self.signal.room() || spans > SPANS;
-        if over && records.len() > 1 {
-            let reason = format!("{} bytes and {spans} spans in one request", request.len());
-            return Err(Refusal::TooLarge { reason });
-        }
-        Ok(Bytes::from(request))
-    }
-
-    fn traces<'a>(&self, outcomes: impl Iterator<Item = &'a Outcome>) -> (Vec<u8>, usize) {
-        let request = traces::encode(outcomes, &self.sender);
-        let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
-        let spans = scopes.map(|scope| scope.spans.len()).sum();
-        (request.encode_to_vec(), spans)
+/// Does work of many milliseconds on another thread: runs that become due meanwhile would be late by it.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(Refusal::Later { reason: error.to_string(), after: None }),
     }
 }
 
+fn encode(signal: Signal, sender: &Sender, records: &[Record]) -> Result<Bytes, Refusal> {
+    let outcomes = records.iter().filter_map(|record| match record {
+        Record::Outcome(outcome) => Some(Arc::as_ref(outcome)),
+        Record::Metrics(_) => None,
+    });
+    let (request, spans) = match signal {
+        Signal::Traces => encode_traces(outcomes, sender),
+        Signal::Logs => (logs::encode(outcomes, sender).encode_to_vec(), 0),
+        Signal::Metrics => (metrics(records), 0),
+    };
+    // A single record goes as it is: only the other side can say whether it is too large for it.
+    let over = request.len() > signal.room() || spans > SPANS;
+    if over && records.len() > 1 {
+        let reason = format!("{} bytes and {spans} spans in one request", request.len());
+        return Err(Refusal::TooLarge { reason });
+    }
+    Ok(Bytes::from(request))
+}
+
+fn encode_traces<'a>(
+    outcomes: impl Iterator<Item = &'a Outcome>,
+    sender: &Sender,
+) -> (Vec<u8>, usize) {
+    let request = traces::encode(outcomes, sender);
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+    let spans = scopes.map(|scope| scope.spans.len()).sum();
+    (request.encode_to_vec(), spans)
+}
+
 /// Encoded requests one after the other are one encoded request: their only field may be repeated.
-fn metrics(records: &[&Record]) -> Vec<u8> {
+fn metrics(records: &[Record]) -> Vec<u8> {
     let encoded = records.iter().filter_map(|record| match record {
         Record::Metrics(encoded) => Some(encoded.as_ref()),
         Record::Outcome(_) => None,

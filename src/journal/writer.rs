@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::outcome::{Outcome, Verdict};
 
 /// Between two commits, so that a busy journal writes groups; after a quiet while a record is committed at once.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(25);
 
 /// Between two attempts on a disk that does not take anything.
 const RETRY: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, R
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 
+use super::super::aside;
 use super::{Way, chain, details, later, tls};
 use crate::clock;
 use crate::export::Refusal;
@@ -57,7 +58,8 @@ impl Post {
         request = request.header(CONTENT_TYPE, "application/x-protobuf");
         let body = if way.gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
-            squeeze(&body).map_err(|error| later(format!("cannot compress: {error}")))?
+            let squeezed = aside(move || squeeze(&body)).await?;
+            squeezed.map_err(|error| later(format!("cannot compress: {error}")))?
         } else {
             body
         };
