@@ -191,7 +191,8 @@ async fn a_target_that_is_not_there_leaves_what_would_have_been_sent_and_where_t
     let http = http(&format!("url = 'http://{address}/x'\nheaders = {{ x-one = '1' }}")).unwrap();
     let (seen, reading) = attempt(&http, Duration::from_secs(20)).await;
     assert_eq!(seen, "connect.refused");
-    assert_eq!(reading.evidence.peer, Some(address.to_string()));
-    let head = reading.evidence.request.unwrap();
+    let evidence = reading.into_evidence(&scope());
+    assert_eq!(evidence.peer, Some(address.to_string()));
+    let head = evidence.request.unwrap();
     assert!(head.starts_with("GET /x HTTP/1.1\n") && head.contains("x-one: 1\n"), "{head}");
 }
