@@ -422,9 +422,12 @@ impl Core {
         }
     }
 
-    /// Reads the instruments and has the reading kept.
+    /// Reads the instruments and has the reading kept. With thousands of probes that takes long: not on
+    /// the threads that start runs.
     async fn keep_metrics(&self) {
-        match self.health.payloads() {
+        let health = Arc::clone(&self.health);
+        let read = tokio::task::spawn_blocking(move || health.payloads()).await;
+        match read.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(payloads) => {
                 for payload in payloads {
                     self.journal.append_metrics(payload, clock::now()).await;
