@@ -219,11 +219,15 @@ async fn load(files: &Files) -> Result<Loaded, Mistakes> {
 /// The most threads that run probes: they wait far more than they work, and each costs memory.
 const THREADS: usize = 4;
 
+/// And those beside it, that encode, read the journal and write pages: each has memory of its own to keep.
+const ASIDE: usize = 4;
+
 /// A runtime for a command that runs probes.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    lag::watch(runtime.worker_threads(cores.min(THREADS)).enable_all()).build()
+    runtime.worker_threads(cores.min(THREADS)).max_blocking_threads(ASIDE).enable_all();
+    lag::watch(&mut runtime).build()
 }
 
 /// Says on stderr why a command cannot go on.
