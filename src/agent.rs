@@ -1,5 +1,6 @@
 //! Ties the words together: starts, reloads and stops them in the order of the flow.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use crate::failure::{Blame, ErrorType};
 use crate::health::{Health, JournalReading, OutboxReading};
 use crate::journal::{Journal, JournalError, Limits, Settled, Told};
 use crate::journey::{self, Job};
+use crate::lag;
 use crate::outbox::{self, Outbox, OutboxHandle, OutboxState};
 use crate::outcome::{CLOCK_OFFSET, Fact, Outcome, Verdict};
 use crate::plan::{Plan, Planned};
@@ -169,8 +171,8 @@ impl Agent {
         core.roster().take_up(&plan);
         core.health.set_plan(&plan);
         let entries = entries(&plan);
-        lock(&core.recent)
-            .keep(|identity| entries.iter().any(|entry| &*entry.identity == identity));
+        let planned: HashSet<_> = entries.iter().map(|entry| Arc::clone(&entry.identity)).collect();
+        lock(&core.recent).keep(|identity| planned.contains(identity));
         core.plan.store(Arc::new(plan));
         if let Some(timekeeper) = lock(&self.timekeeper).as_ref() {
             timekeeper.change(|schedule| schedule.replace(entries, clock::now()));
@@ -426,7 +428,11 @@ impl Core {
     /// the threads that start runs.
     async fn keep_metrics(&self) {
         let health = Arc::clone(&self.health);
-        let read = tokio::task::spawn_blocking(move || health.payloads()).await;
+        let read = tokio::task::spawn_blocking(move || {
+            lag::give_way();
+            health.payloads()
+        })
+        .await;
         match read.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(payloads) => {
                 for payload in payloads {

@@ -21,6 +21,20 @@ thread_local! {
     static PAUSED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// Lower than the threads that run probes, on Linux's scale from -20 to 19.
+const IN_NO_HURRY: i32 = 10;
+
+/// Lets other threads go before this one: a run that has to wait for the journal or an export measures those.
+pub fn give_way() {
+    thread_local! {
+        static GIVEN: Cell<bool> = const { Cell::new(false) };
+    }
+    if !GIVEN.replace(true) {
+        // Where that is not allowed the thread works as any other.
+        rustix::process::setpriority_process(Some(rustix::thread::gettid()), IN_NO_HURRY).ok();
+    }
+}
+
 /// Has a runtime's threads note when they pause and when they go on.
 pub fn watch(runtime: &mut Builder) -> &mut Builder {
     runtime.on_thread_park(|| PAUSED.set(Some(Instant::now()))).on_thread_unpark(|| {

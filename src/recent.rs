@@ -32,9 +32,9 @@ pub struct Seen {
 impl Recent {
     /// Takes note of a run.
     pub fn note(&mut self, identity: &Arc<str>, outcome: &Arc<Outcome>) {
-        let most = (MOST_OF_ALL / self.probes.len().max(1)).clamp(1, MOST);
+        let most = self.room();
         let seen = self.probes.entry(Arc::clone(identity)).or_default();
-        if matches!(outcome.verdict, Verdict::Fail | Verdict::Error) {
+        if is_failure(outcome) {
             seen.last_failure = Some(Arc::clone(outcome));
         }
         seen.last = Some(Arc::clone(outcome));
@@ -44,19 +44,32 @@ impl Recent {
         seen.runs.push_back(Arc::new(lean(outcome)));
     }
 
-    /// Takes over what the journal has of a probe, newest first, unless it has run again in the meantime.
+    /// Puts what the journal has of a probe, newest first, before what has come in the meantime.
     pub fn recall(&mut self, identity: &Arc<str>, newest_first: Vec<Outcome>) {
-        if self.probes.contains_key(identity) {
-            return;
-        }
-        for outcome in newest_first.into_iter().rev() {
-            self.note(identity, &Arc::new(outcome));
+        let most = self.room();
+        let seen = self.probes.entry(Arc::clone(identity)).or_default();
+        let oldest = seen.runs.front().map(|run| run.due);
+        let before =
+            newest_first.into_iter().filter(|run| oldest.is_none_or(|oldest| run.due < oldest));
+        for outcome in before.map(Arc::new) {
+            if seen.runs.len() < most {
+                seen.runs.push_front(Arc::new(lean(&outcome)));
+            }
+            if is_failure(&outcome) {
+                seen.last_failure.get_or_insert_with(|| Arc::clone(&outcome));
+            }
+            seen.last.get_or_insert(outcome);
         }
     }
 
     /// What was last seen of a probe.
     pub fn of(&self, identity: &str) -> Seen {
         self.probes.get(identity).cloned().unwrap_or_default()
+    }
+
+    /// How many runs each probe may keep.
+    fn room(&self) -> usize {
+        (MOST_OF_ALL / self.probes.len().max(1)).clamp(1, MOST)
     }
 
     /// Forgets every probe that is not among these.
@@ -74,6 +87,10 @@ impl Seen {
         let nth = nth_of(share, times.len())?;
         times.get(nth).copied()
     }
+}
+
+fn is_failure(outcome: &Outcome) -> bool {
+    matches!(outcome.verdict, Verdict::Fail | Verdict::Error)
 }
 
 /// The nearest-rank percentile's place in a sorted list.
@@ -103,5 +120,47 @@ fn lean(outcome: &Outcome) -> Outcome {
         steps: Vec::new(),
         evidence: None,
         ..*outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn run(due: u64, verdict: &str) -> Outcome {
+        let text = format!(
+            r#"{{"probe":"a","kind":"http","region":"r","stage":"s","labels":{{}},"run":"{due}","trace_id":"","due":"{at}",
+                "started":"{at}","duration_s":0.{due},"verdict":"{verdict}","attempts":1,"timeout_s":1,"phases":[],"steps":[]}}"#,
+            at = Timestamp::from_secs(due)
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn dues(seen: &Seen) -> Vec<u64> {
+        seen.runs.iter().map(|run| run.due.secs()).collect()
+    }
+
+    #[test]
+    fn what_is_recalled_stands_before_what_came_meanwhile() {
+        let (mut recent, identity) = (Recent::default(), "a".into());
+        recent.note(&identity, &Arc::new(run(3, "missed")));
+        recent.recall(&identity, vec![run(3, "missed"), run(2, "pass"), run(1, "fail")]);
+        let seen = recent.of("a");
+        assert_eq!(dues(&seen), [1, 2, 3]);
+        assert_eq!(seen.last.map(|last| last.due.secs()), Some(3));
+        assert_eq!(seen.last_failure.map(|last| last.due.secs()), Some(1));
+    }
+
+    #[test]
+    fn only_so_many_are_kept_and_what_was_not_judged_has_no_latency() {
+        let (mut recent, identity) = (Recent::default(), "a".into());
+        for due in 1..=70 {
+            recent
+                .note(&identity, &Arc::new(run(due, if due % 2 == 0 { "pass" } else { "missed" })));
+        }
+        let seen = recent.of("a");
+        assert_eq!(seen.runs.len(), MOST);
+        assert_eq!(seen.percentile(1.0), Some(Duration::from_millis(700)));
     }
 }

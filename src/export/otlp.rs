@@ -23,6 +23,7 @@ use serde::Deserialize;
 use self::value::Sender;
 use self::wire::Wire;
 use super::{Export, Exporter, Kept, Receipt, Record, Refusal};
+use crate::lag;
 use crate::outcome::Outcome;
 use crate::period::Period;
 use crate::setting::Refused;
@@ -265,7 +266,11 @@ impl Exporter for Outward {
 
 /// Does work of many milliseconds on another thread: runs that become due meanwhile would be late by it.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    match tokio::task::spawn_blocking(work).await {
+    let beside = move || {
+        lag::give_way();
+        work()
+    };
+    match tokio::task::spawn_blocking(beside).await {
         Ok(done) => Ok(done),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(error) => Err(Refusal::Later { reason: error.to_string(), after: None }),

@@ -15,6 +15,7 @@ use super::retention::Retention;
 use super::store::{Store, Written};
 use super::{Limits, Shared, held};
 use crate::clock::Timestamp;
+use crate::lag;
 use crate::outcome::{Outcome, Verdict};
 
 /// Between two commits, so that a busy journal writes groups; after a quiet while a record is committed at once.
@@ -58,6 +59,7 @@ impl Writer {
 
     /// Writes until the journal is closed and everything is on disk, or has been tried a last time.
     pub(super) fn run(mut self) {
+        lag::give_way();
         loop {
             self.gather();
             let taken = self.shared.inbox.take(self.patience());
